@@ -1,0 +1,519 @@
+/* linear.c - linear maps, dense or grouped by expert, plain or gated.
+ *
+ *   y[r] = w[e] x[source(r)] + b[e]            for each row r of expert e
+ *   y[r] = glu(w[e] x + b[e], w_up[e] x + b_up[e])
+ *
+ * w is [N, K] as it lies in the file, x is float32 [rows, K]. Where the instruction set
+ * multiplies bf16, rows of x are rounded to bf16 once per call, and operations with the same x
+ * share them.
+ *
+ * All operations of a call become one list of tasks under one dispatch. A task is a chunk of
+ * columns n0 .. n1 of one expert for a block of its rows: the weights of a chunk come from
+ * memory once, the block of rows stays in the second cache, and a gated task keeps the sums of
+ * `up` in its scratch until the end, where bias and glu are applied to whole chunks of rows.
+ * Within the task, MICRO_ROWS weight rows at a time meet all rows of the block (see
+ * micro_body.h) while the next weight rows are fetched.
+ *
+ * Bytes: the weights of every expert that has rows, once per block of rows, plus x and y. Flops:
+ * 2 N K a row. Limiter: memory below about 16 rows an expert, multiply-adds above.
+ *
+ * Determinism: how rows and columns are cut into tasks depends on the call and on the number of
+ * threads, but an output's sum is made by one tile in one order over K, so its bits depend on
+ * its row of x and its row of w alone. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum {
+    CHUNK_BYTES = 128 << 10,     /* of weights in a task, where there are tasks enough */
+    MIN_CHUNK_BYTES = 16 << 10,
+    CHUNKS_PER_WORKER = 8,       /* wanted, to balance */
+    BLOCK_BYTES = 512 << 10,     /* of x in a task */
+    MIN_BLOCK = 24,              /* rows of x in a task, */
+    MAX_BLOCK = 192,             /* at most these */
+    MAX_CHUNK = 128,             /* columns in a task */
+    SERIAL_VALUES = 32 << 10,    /* activations to convert without a dispatch */
+};
+
+/* One operation of the call: how it is cut. */
+struct map_plan {
+    char *x;          /* [rows_read, K] bf16, or NULL where no weight wants it */
+    int64_t x_stride; /* bytes */
+    int64_t chunk;    /* columns in a task */
+    int64_t n_chunk;
+    int64_t block; /* most rows of x in a task */
+};
+
+/* The rows of one expert in one operation. Its tasks count chunks within blocks, so that
+ * consecutive tasks keep the block of x. */
+struct part {
+    int op, expert;
+    int32_t first_row, n_row;
+    int64_t first_task;
+};
+
+struct linear_call {
+    struct device *d;
+    const struct linear *op;
+    int n_op;
+    struct map_plan *plan; /* [n_op] */
+    struct part *part;     /* [n_part] */
+    int64_t n_part, n_task;
+};
+
+static size_t padded(size_t bytes)
+{
+    return (bytes + MICRO_ALIGNMENT - 1) / MICRO_ALIGNMENT * MICRO_ALIGNMENT;
+}
+
+static int n_expert(const struct linear *op)
+{
+    return op->rows ? op->rows->n_expert : 1;
+}
+
+static int32_t expert_begin(const struct linear *op, int e)
+{
+    return op->rows ? op->rows->offset[e] : 0;
+}
+
+static int32_t expert_end(const struct linear *op, int e)
+{
+    return op->rows ? op->rows->offset[e + 1] : (int32_t)op->x.rows;
+}
+
+/* Rows of x that may be read. */
+static int64_t rows_read(const struct linear *op)
+{
+    if (!op->rows || op->rows->source) return op->x.rows;
+    return min_i64(op->x.rows, op->rows->offset[op->rows->n_expert]);
+}
+
+static int64_t stored_bytes(const struct tensor *w)
+{
+    return w->cols * dtype_bits(w->type) / 8;
+}
+
+pm_status cpu_reserve_bytes(struct device *d, size_t bytes, size_t worker_bytes)
+{
+    bytes = padded(bytes);
+    worker_bytes = padded(worker_bytes);
+    if (bytes > d->scratch_bytes) {
+        char *p;
+        TRY(alloc_array(&p, bytes, 1, "scratch"));
+        free(d->scratch);
+        d->scratch = p;
+        d->scratch_bytes = bytes;
+    }
+    if (worker_bytes > d->worker_bytes) {
+        char *p;
+        TRY(alloc_array(&p, (size_t)pool_size(d->pool), worker_bytes, "scratch of workers"));
+        free(d->worker_scratch);
+        d->worker_scratch = p;
+        d->worker_bytes = worker_bytes;
+    }
+    return PM_OK;
+}
+
+void cpu_release(struct device *d)
+{
+    free(d->scratch);
+    free(d->worker_scratch);
+    d->scratch = d->worker_scratch = NULL;
+    d->scratch_bytes = d->worker_bytes = 0;
+}
+
+/* A worker's scratch: pointers to rows of x, decoded weight rows, room of tiles, sums of up. */
+static size_t panel_bytes(int64_t n_col)
+{
+    return padded((size_t)n_col * sizeof(float));
+}
+
+static size_t task_bytes(int64_t n_col)
+{
+    return MAX_BLOCK * sizeof(void *) + MICRO_ROWS * panel_bytes(n_col) +
+           (size_t)(TILE_ROOM(MAX_BLOCK) + MAX_BLOCK * MAX_CHUNK) * sizeof(float);
+}
+
+pm_status cpu_reserve(struct device *d, int64_t n_row, int64_t n_col)
+{
+    enum { SPARE_OPS = 16 };
+    size_t x_bytes, list_bytes;
+    if (!mul_size(&x_bytes, (size_t)n_row, padded((size_t)n_col * sizeof(uint16_t))) ||
+        !mul_size(&list_bytes, (size_t)n_row + SPARE_OPS, sizeof(struct part))) {
+        return fail(PM_ERR_NOMEM, "%lld rows of %lld values are too many", (long long)n_row,
+                    (long long)n_col);
+    }
+    list_bytes += padded(SPARE_OPS * sizeof(struct map_plan)) + MICRO_ALIGNMENT;
+    return cpu_reserve_bytes(d, x_bytes + list_bytes, task_bytes(n_col));
+}
+
+static pm_status check_weight(const struct linear *op, const struct tensor *w,
+                              const struct micro *micro)
+{
+    if ((unsigned)w->type >= PM_DTYPE_COUNT || !micro->map[w->type].tile) {
+        return fail(PM_ERR_UNSUPPORTED, "linear: weights of type %s", dtype_name(w->type));
+    }
+    if (w->cols != op->x.cols || w->rows != op->y.cols || w->cols < 1) {
+        return fail(PM_ERR_ARG, "linear: weight is [%lld,%lld], wanted [%lld,%lld]",
+                    (long long)w->rows, (long long)w->cols, (long long)op->y.cols,
+                    (long long)op->x.cols);
+    }
+    if (w->type == PM_MXFP4 && w->cols % MXFP4_BLOCK) {
+        return fail(PM_ERR_ARG, "linear: MXFP4 rows of %lld values, wanted a multiple of %d",
+                    (long long)w->cols, MXFP4_BLOCK);
+    }
+    return PM_OK;
+}
+
+static pm_status check_bias(const struct linear *op, const struct tensor *b)
+{
+    if (!b->data) return PM_OK;
+    if (b->cols != op->y.cols ||
+        (b->type != PM_F32 && b->type != PM_BF16 && b->type != PM_F16)) {
+        return fail(PM_ERR_ARG, "linear: bias is %s [%lld], wanted float [%lld]",
+                    dtype_name(b->type), (long long)b->cols, (long long)op->y.cols);
+    }
+    return PM_OK;
+}
+
+static pm_status check(const struct linear *op, const struct micro *micro)
+{
+    bool gated = op->glu.kind != GLU_NONE;
+    int32_t n_row = expert_end(op, n_expert(op) - 1);
+    if (op->x.type != PM_F32 || op->y.type != PM_F32 || op->x.rows > INT32_MAX) {
+        return fail(PM_ERR_ARG, "linear: activations are %s -> %s, wanted F32",
+                    dtype_name(op->x.type), dtype_name(op->y.type));
+    }
+    if (n_row > op->y.rows || (!(op->rows && op->rows->source) && n_row > op->x.rows)) {
+        return fail(PM_ERR_ARG, "linear: %d rows, x has %lld and y has %lld", (int)n_row,
+                    (long long)op->x.rows, (long long)op->y.rows);
+    }
+    if (gated != (op->w_up != NULL)) {
+        return fail(PM_ERR_ARG, "linear: a gated map wants two weights, a plain one wants one");
+    }
+    for (int e = 0; e < n_expert(op); e++) {
+        if (expert_begin(op, e) == expert_end(op, e)) continue;
+        TRY(check_weight(op, &op->w[e], micro));
+        if (gated) TRY(check_weight(op, &op->w_up[e], micro));
+        if (op->b) TRY(check_bias(op, &op->b[e]));
+        if (gated && op->b_up) TRY(check_bias(op, &op->b_up[e]));
+    }
+    return PM_OK;
+}
+
+struct convert_job {
+    const struct micro *micro;
+    const struct tensor *x;
+    const struct map_plan *plan;
+    int64_t n_row, rows_per_task;
+};
+
+static void convert_task(void *arg, int64_t task, int worker)
+{
+    const struct convert_job *job = arg;
+    int64_t first = task * job->rows_per_task;
+    int64_t end = min_i64(first + job->rows_per_task, job->n_row);
+    (void)worker;
+    for (int64_t r = first; r < end; r++) {
+        const void *from = (const char *)job->x->data + r * job->x->stride;
+        void *to = job->plan->x + r * job->plan->x_stride;
+        job->micro->to_bf16(to, from, job->x->cols);
+    }
+}
+
+static void convert(struct device *d, const struct linear *op, const struct map_plan *plan)
+{
+    struct convert_job job = {d->micro, &op->x, plan, rows_read(op), 1};
+    job.rows_per_task = max_i64(1, SERIAL_VALUES / 4 / op->x.cols);
+    if (job.n_row * op->x.cols <= SERIAL_VALUES) job.rows_per_task = max_i64(1, job.n_row);
+    parallel_for(d->pool, (job.n_row + job.rows_per_task - 1) / job.rows_per_task, convert_task,
+                 &job);
+}
+
+static bool wants_bf16(const struct micro *micro, const struct linear *op)
+{
+    for (int e = 0; e < n_expert(op); e++) {
+        if (expert_begin(op, e) == expert_end(op, e)) continue;
+        if (micro->map[op->w[e].type].x_type == PM_BF16) return true;
+        if (op->w_up && micro->map[op->w_up[e].type].x_type == PM_BF16) return true;
+    }
+    return false;
+}
+
+/* The first operation whose converted rows serve op[i], maybe i itself; -1: none needed. */
+static int x_owner(const struct micro *micro, const struct linear *op, int i)
+{
+    if (!wants_bf16(micro, &op[i])) return -1;
+    for (int j = 0; j < i; j++) {
+        if (op[j].x.data == op[i].x.data && op[j].x.stride == op[i].x.stride &&
+            op[j].x.cols == op[i].x.cols && rows_read(&op[j]) >= rows_read(&op[i]) &&
+            wants_bf16(micro, &op[j])) {
+            return j;
+        }
+    }
+    return i;
+}
+
+static size_t x_stride(const struct linear *op)
+{
+    return padded((size_t)op->x.cols * sizeof(uint16_t));
+}
+
+static size_t x_bytes(const struct linear_call *call, int i)
+{
+    if (x_owner(call->d->micro, call->op, i) != i) return 0;
+    return (size_t)rows_read(&call->op[i]) * x_stride(&call->op[i]);
+}
+
+/* Reserves what the call needs, places it, and converts activations. */
+static pm_status place(struct linear_call *call)
+{
+    size_t bytes = padded((size_t)call->n_op * sizeof *call->plan), part_at = bytes, x_at;
+    int64_t max_col = 0;
+    for (int i = 0; i < call->n_op; i++) {
+        const struct linear *op = &call->op[i];
+        max_col = max_i64(max_col, op->x.cols);
+        for (int e = 0; e < n_expert(op); e++) {
+            call->n_part += expert_begin(op, e) < expert_end(op, e);
+        }
+    }
+    bytes += padded((size_t)call->n_part * sizeof *call->part);
+    x_at = bytes;
+    for (int i = 0; i < call->n_op; i++) bytes += x_bytes(call, i);
+    TRY(cpu_reserve_bytes(call->d, bytes, task_bytes(max_col)));
+    call->plan = (struct map_plan *)(void *)call->d->scratch;
+    call->part = (struct part *)(void *)(call->d->scratch + part_at);
+    for (int i = 0; i < call->n_op; i++) {
+        int owner = x_owner(call->d->micro, call->op, i);
+        struct map_plan *plan = &call->plan[i];
+        *plan = (struct map_plan){.x_stride = (int64_t)x_stride(&call->op[i])};
+        if (owner < 0) continue;
+        plan->x = owner == i ? call->d->scratch + x_at : call->plan[owner].x;
+        x_at += x_bytes(call, i);
+        if (owner == i) convert(call->d, &call->op[i], plan);
+    }
+    return PM_OK;
+}
+
+/* Stored bytes of what makes one column of y for expert e. */
+static int64_t column_bytes(const struct linear *op, int e)
+{
+    return stored_bytes(&op->w[e]) + (op->w_up ? stored_bytes(&op->w_up[e]) : 0);
+}
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Cuts the columns of op[i] into chunks of about chunk_bytes and its rows into blocks. */
+static void cut(struct linear_call *call, int i, int e, int64_t chunk_bytes)
+{
+    const struct linear *op = &call->op[i];
+    struct map_plan *plan = &call->plan[i];
+    int64_t n = op->y.cols;
+    int64_t row_bytes = plan->x ? plan->x_stride : op->x.cols * (int64_t)sizeof(float);
+    int64_t chunk = min_i64(MAX_CHUNK, max_i64(1, chunk_bytes / column_bytes(op, e)));
+    plan->n_chunk = ceil_div(n, chunk);
+    /* Equal chunks, of whole tiles. */
+    chunk = ceil_div(ceil_div(n, plan->n_chunk), MICRO_ROWS) * MICRO_ROWS;
+    plan->chunk = min_i64(chunk, MAX_CHUNK);
+    plan->n_chunk = ceil_div(n, plan->chunk);
+    plan->block = min_i64(MAX_BLOCK, max_i64(MIN_BLOCK, BLOCK_BYTES / row_bytes));
+}
+
+/* Lists the tasks. */
+static void plan_tasks(struct linear_call *call)
+{
+    int64_t total = 0, wanted = CHUNKS_PER_WORKER * (int64_t)pool_size(call->d->pool);
+    struct part *part = call->part;
+    for (int i = 0; i < call->n_op; i++) {
+        const struct linear *op = &call->op[i];
+        for (int e = 0; e < n_expert(op); e++) {
+            if (expert_begin(op, e) == expert_end(op, e)) continue;
+            total += column_bytes(op, e) * op->y.cols;
+        }
+    }
+    total = min_i64(CHUNK_BYTES, max_i64(MIN_CHUNK_BYTES, total / wanted));
+    for (int i = 0; i < call->n_op; i++) {
+        const struct linear *op = &call->op[i];
+        for (int e = 0; e < n_expert(op); e++) {
+            int32_t first = expert_begin(op, e), n_row = expert_end(op, e) - first;
+            if (n_row == 0) continue;
+            if (!call->plan[i].chunk) cut(call, i, e, total);
+            *part++ = (struct part){i, e, first, n_row, call->n_task};
+            call->n_task += call->plan[i].n_chunk * ceil_div(n_row, call->plan[i].block);
+        }
+    }
+}
+
+/* What a task computes. */
+struct task {
+    const struct linear *op;
+    const struct map_plan *plan;
+    int expert;
+    int32_t row, n_row; /* rows of y */
+    int64_t column, n_column;
+};
+
+static struct task find_task(const struct linear_call *call, int64_t number)
+{
+    int64_t low = 0, high = call->n_part - 1;
+    struct task task;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if (call->part[middle].first_task <= number) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    const struct part *part = &call->part[low];
+    const struct map_plan *plan = &call->plan[part->op];
+    int64_t n_block = ceil_div(part->n_row, plan->block);
+    int64_t chunk = (number - part->first_task) % plan->n_chunk;
+    int64_t block = (number - part->first_task) / plan->n_chunk;
+    int32_t first = (int32_t)(part->n_row * block / n_block);
+    task.op = &call->op[part->op];
+    task.plan = plan;
+    task.expert = part->expert;
+    task.row = part->first_row + first;
+    task.n_row = (int32_t)(part->n_row * (block + 1) / n_block) - first;
+    task.column = chunk * plan->chunk;
+    task.n_column = min_i64(plan->chunk, task.op->y.cols - task.column);
+    return task;
+}
+
+/* A worker's scratch during a task. */
+struct scratch {
+    const void **x; /* [MAX_BLOCK] */
+    char *panel;    /* [MICRO_ROWS] decoded rows */
+    float *room;    /* the tiles' */
+    float *up;      /* [n_row, n_column] */
+};
+
+static void point_x(const struct task *task, pm_dtype type, const void **x)
+{
+    const struct linear *op = task->op;
+    const int32_t *source = op->rows ? op->rows->source : NULL;
+    const char *base = type == PM_BF16 ? task->plan->x : op->x.data;
+    int64_t stride = type == PM_BF16 ? task->plan->x_stride : op->x.stride;
+    for (int32_t r = 0; r < task->n_row; r++) {
+        int64_t from = source ? source[task->row + r] : task->row + r;
+        x[r] = base + from * stride;
+    }
+}
+
+/* Fills the tile's weight rows with row .. row + n_w - 1 of w, decoded where needed. */
+static void point_w(struct tile *tile, const struct micro_map *map, const struct tensor *w,
+                    int64_t row, char *panel)
+{
+    for (int j = 0; j < MICRO_ROWS; j++) {
+        int64_t r = row + min_i64(j, tile->n_w - 1);
+        tile->w[j] = (const char *)w->data + r * w->stride;
+        if (map->decode) {
+            tile->w[j] = panel + (size_t)(r - row) * panel_bytes(w->cols);
+            if (j < tile->n_w) map->decode(panel + (size_t)j * panel_bytes(w->cols), w, r);
+        }
+        if (w->type == PM_F8_E4M3) {
+            int64_t block = (w->scale_row + r) / F8_BLOCK;
+            tile->w_scale[j] =
+                (const void *)((const char *)w->scale + block * w->scale_stride);
+        }
+    }
+}
+
+static void point_next(struct tile *tile, const struct tensor *w, int64_t row)
+{
+    tile->next_bytes = stored_bytes(w);
+    for (int j = 0; j < MICRO_ROWS; j++) {
+        tile->next[j] = (const char *)w->data + min_i64(row + j, w->rows - 1) * w->stride;
+    }
+}
+
+/* y[r, n] = w[column + n] x[r] for the task's rows and columns. `after` and its row after_row
+ * are what will be read afterwards, or NULL. */
+static void run_columns(const struct linear_call *call, const struct task *task,
+                        const struct tensor *w, struct scratch scratch, float *y,
+                        int64_t y_stride, const struct tensor *after, int64_t after_row)
+{
+    const struct micro_map *map = &call->d->micro->map[w->type];
+    struct tile tile = {
+        .n_x = task->n_row, .k = w->cols, .x = scratch.x, .y_stride = y_stride,
+        .room = scratch.room};
+    point_x(task, map->x_type, scratch.x);
+    for (int64_t n = 0; n < task->n_column; n += MICRO_ROWS) {
+        bool last = n + MICRO_ROWS >= task->n_column;
+        tile.n_w = (int)min_i64(MICRO_ROWS, task->n_column - n);
+        tile.y = y + n;
+        point_w(&tile, map, w, task->column + n, scratch.panel);
+        tile.next[0] = NULL;
+        if (!last) {
+            point_next(&tile, w, task->column + n + MICRO_ROWS);
+        } else if (after) {
+            point_next(&tile, after, after_row);
+        }
+        map->tile(&tile);
+    }
+}
+
+static void add_bias(const struct micro *m, const struct task *task, const struct tensor *b,
+                     float *y, int64_t y_stride)
+{
+    float bias[MAX_CHUNK];
+    const void *from;
+    if (!b || !b[task->expert].data) return;
+    b += task->expert;
+    from = (const char *)b->data + task->column * dtype_bits(b->type) / 8;
+    if (b->type == PM_F32) memcpy(bias, from, (size_t)task->n_column * sizeof *bias);
+    if (b->type == PM_BF16) m->from_bf16(bias, from, task->n_column);
+    if (b->type == PM_F16) m->from_f16(bias, from, task->n_column);
+    for (int32_t r = 0; r < task->n_row; r++) {
+        m->axpy_f32(y + r * y_stride, 1, bias, task->n_column);
+    }
+}
+
+static void linear_task(void *arg, int64_t number, int worker)
+{
+    const struct linear_call *call = arg;
+    const struct micro *m = call->d->micro;
+    struct task task = find_task(call, number), next = task;
+    const struct linear *op = task.op;
+    char *room = cpu_worker_scratch(call->d, worker);
+    struct scratch scratch = {.x = (const void **)(void *)room,
+                              .panel = room + MAX_BLOCK * sizeof(void *)};
+    int64_t y_stride = op->y.stride / (int64_t)sizeof(float);
+    float *y = (float *)op->y.data + task.row * y_stride + task.column;
+    const struct tensor *w = &op->w[task.expert], *after = NULL;
+    scratch.room = (float *)(void *)(scratch.panel + MICRO_ROWS * panel_bytes(op->x.cols));
+    scratch.up = scratch.room + TILE_ROOM(MAX_BLOCK);
+    if (number + 1 < call->n_task) {
+        next = find_task(call, number + 1);
+        after = &next.op->w[next.expert];
+    }
+    if (op->w_up) {
+        const struct tensor *up = &op->w_up[task.expert];
+        run_columns(call, &task, w, scratch, y, y_stride, up, task.column);
+        run_columns(call, &task, up, scratch, scratch.up, task.n_column, after, next.column);
+    } else {
+        run_columns(call, &task, w, scratch, y, y_stride, after, next.column);
+    }
+    add_bias(m, &task, op->b, y, y_stride);
+    if (!op->w_up) return;
+    add_bias(m, &task, op->b_up, scratch.up, task.n_column);
+    for (int32_t r = 0; r < task.n_row; r++) {
+        float *row = y + r * y_stride;
+        m->glu(row, row, scratch.up + r * task.n_column, task.n_column, &op->glu);
+    }
+}
+
+pm_status cpu_linear(struct device *d, const struct linear *op, int n_op)
+{
+    struct linear_call call = {.d = d, .op = op, .n_op = n_op};
+    for (int i = 0; i < n_op; i++) TRY(check(&op[i], d->micro));
+    TRY(place(&call));
+    plan_tasks(&call);
+    parallel_for(d->pool, call.n_task, linear_task, &call);
+    return PM_OK;
+}

@@ -1,0 +1,97 @@
+/* micro.h - what the CPU backend needs from an instruction set: one table per set.
+ *
+ * A table has two halves. The first computes linear maps: for every weight type, how rows are
+ * decoded and how a tile of sums is computed. The second half are vector helpers for the other
+ * operations.
+ *
+ * Every function gives an element of its result by a fixed sequence of operations that depends
+ * on that element's inputs and on the length of the reduction only: not on alignment, not on the
+ * number of rows in the call and not on the place of the element. Tables differ from each other
+ * in the last bits. No pointer needs alignment unless stated. */
+#ifndef KERNELS_CPU_MICRO_H
+#define KERNELS_CPU_MICRO_H
+
+#include "kernels/kernels.h"
+
+enum {
+    MICRO_ROWS = 4,       /* weight rows of a tile */
+    MICRO_K = 1024,        /* values of K that a tile with room works on at a time */
+    MICRO_ALIGNMENT = 64, /* of what `decode` writes and of rows of converted activations */
+    F8_BLOCK = 128,       /* a scale of F8_E4M3 covers 128 x 128 values */
+    MXFP4_BLOCK = 32,     /* a scale of MXFP4 covers 32 values of a row */
+};
+
+/* Room for MICRO_K widened values of each weight row, and for unfinished sums of up to 16 lanes. */
+#define TILE_ROOM(n_x) (MICRO_ROWS * (MICRO_K + 16 * (int64_t)(n_x)))
+
+/* y[i, j] = sum over k of w[j][k] x[i][k], for j < n_w and i < n_x. */
+struct tile {
+    int n_w;                           /* 1 .. MICRO_ROWS */
+    int n_x;                           /* >= 0 */
+    int64_t k;                         /* > 0 */
+    const void *w[MICRO_ROWS];         /* [k] of the map's w_type; the last repeats after n_w */
+    const float *w_scale[MICRO_ROWS];  /* F8_E4M3: [ceil(k / 128)]; else not read */
+    const void *const *x;              /* [n_x] rows [k] of the map's x_type */
+    float *y;                          /* [n_x, n_w] */
+    int64_t y_stride;                  /* floats from a row of y to the next */
+    const char *next[MICRO_ROWS];      /* weight rows to bring closer meanwhile, or NULL */
+    int64_t next_bytes;                /* bytes in each of them */
+    float *room; /* TILE_ROOM(n_x) floats, aligned; NULL: do without, slower for many rows */
+};
+
+/* How weights of one type are multiplied. */
+struct micro_map {
+    pm_dtype x_type; /* F32 or BF16: what activations are converted to, nearest even */
+    pm_dtype w_type; /* what `tile` reads: the stored type, or what `decode` makes of it */
+    /* Writes row `row` of w as w->cols values of w_type. NULL where tile reads what is stored;
+     * so it is for F32, BF16 and F16 in every table. */
+    void (*decode)(void *to, const struct tensor *w, int64_t row);
+    void (*tile)(const struct tile *tile);
+};
+
+struct micro {
+    const char *name;
+    bool (*available)(void); /* on this processor */
+
+    struct micro_map map[PM_DTYPE_COUNT]; /* tile NULL: not a weight type */
+
+    /* sum of a[i] * b[i]; axpy: y += a * x. bf16 and f16 vectors are widened exactly. */
+    float (*dot_f32)(const float *a, const float *b, int64_t n);
+    float (*dot_bf16)(const float *a, const uint16_t *b, int64_t n);
+    float (*dot_f16)(const float *a, const uint16_t *b, int64_t n);
+    void (*axpy_f32)(float *y, float a, const float *x, int64_t n);
+    void (*axpy_bf16)(float *y, float a, const uint16_t *x, int64_t n);
+    void (*axpy_f16)(float *y, float a, const uint16_t *x, int64_t n);
+    float (*sum_squares)(const float *x, int64_t n);
+    float (*max)(const float *x, int64_t n); /* -INFINITY for n = 0 */
+    /* x[i] = exp(x[i] - max), at most 2 ulp from exact; returns the sum. -INFINITY gives 0. */
+    float (*exp_sum)(float *x, int64_t n, float max);
+    /* y[i] = glu(gate[i], up[i]); y may be gate or up. glu->kind is not GLU_NONE. */
+    void (*glu)(float *y, const float *gate, const float *up, int64_t n, const struct glu *glu);
+    /* Nearest even; NaN stays NaN. */
+    void (*to_bf16)(uint16_t *y, const float *x, int64_t n);
+    void (*to_f16)(uint16_t *y, const float *x, int64_t n);
+    void (*from_bf16)(float *y, const uint16_t *x, int64_t n);
+    void (*from_f16)(float *y, const uint16_t *x, int64_t n);
+
+    /* For peaks.c: read `bytes` (a multiple of 4096) and return something of all of them; copy
+     * them past the caches; do n rounds of independent multiply-adds and return their flops. */
+    uint64_t (*stream_read)(const void *from, size_t bytes);
+    void (*stream_copy)(void *to, const void *from, size_t bytes);
+    double (*peak_f32)(int64_t n);
+    double (*peak_bf16)(int64_t n); /* NULL: no such instruction */
+};
+
+/* The fastest table that this processor can run, or the one called `name` (generic, avx2,
+ * avx512, avx512bf16). PM_ERR_ARG for an unknown name, PM_ERR_UNSUPPORTED when the processor
+ * cannot run it. */
+pm_status micro_select(const struct micro **out, const char *name);
+
+extern const struct micro micro_generic;
+#if defined(__x86_64__)
+extern const struct micro micro_avx2;
+extern const struct micro micro_avx512;     /* F, BW, VL, DQ */
+extern const struct micro micro_avx512bf16; /* and VBMI, BF16 */
+#endif
+
+#endif

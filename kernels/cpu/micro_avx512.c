@@ -1,0 +1,245 @@
+/* micro_avx512.c - the tables for x86 processors with AVX-512: one for those with F, BW, VL and
+ * DQ, one for those that also have BF16 and VBMI.
+ *
+ * avx512: activations stay float32, every weight type is widened and multiplied with FMA, 4
+ * weight rows by 6 rows of x in 24 of the 32 registers.
+ *
+ * avx512bf16: BF16, F8_E4M3 and MXFP4 weights meet activations rounded to bf16 in VDPBF16PS:
+ *   acc[l] += w[2 l] x[2 l] + w[2 l + 1] x[2 l + 1]      for 16 lanes l
+ * whose two products and sums are rounded by the instruction (nearest even, subnormal inputs
+ * and results count as zero) in the same way for every row. BF16 is read as stored. E4M3 is
+ * widened exactly; each block of 128 values is summed from zero and enters the accumulator as
+ * acc = fma(scale, block, acc). The product of an E2M1 value and its E8M0 scale is a bf16
+ * number (exact while it is a normal one), so MXFP4 becomes plain BF16.
+ *
+ * The functions of the second table carry a target attribute, so that one file serves both and
+ * nothing of it runs where it cannot. */
+#include <immintrin.h>
+
+#include "kernels/cpu/micro.h"
+
+#define V_REGISTER(v) "+v"(v)
+
+enum { LANES = 16, TILE_X = 6 };
+
+typedef float vec __attribute__((vector_size(64)));
+typedef int32_t ivec __attribute__((vector_size(64)));
+typedef uint32_t uvec __attribute__((vector_size(64)));
+typedef uint16_t hvec __attribute__((vector_size(32)));
+
+static inline vec v_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+static inline vec v_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+static inline vec v_min(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+static inline __mmask16 first_lanes(int n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+
+static inline vec v_load_n(const float *p, int n)
+{
+    return _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+
+static inline void v_store_n(float *p, vec v, int n)
+{
+    _mm512_mask_storeu_ps(p, first_lanes(n), v);
+}
+
+static inline hvec h_load_n(const uint16_t *p, int n)
+{
+    return (hvec)_mm256_maskz_loadu_epi16(first_lanes(n), p);
+}
+
+static inline void h_store_n(uint16_t *p, hvec v, int n)
+{
+    _mm256_mask_storeu_epi16(p, first_lanes(n), (__m256i)v);
+}
+
+static inline vec v_from_bf16(hvec h)
+{
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+}
+
+/* One shuffle widens: it moves 16 values to the upper halves of the lanes, the mask clears the
+ * lower halves. Zero-extending and shifting would be two operations on the FMA's ports. */
+static inline vec bf16_half(const uint16_t *p, int half)
+{
+    const __m512i step = _mm512_set1_epi32(0x00010000);
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i index = _mm512_mullo_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16 * half)), step);
+    return (vec)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, index, _mm512_loadu_si512(p));
+}
+
+static inline vec v_from_f16(hvec h)
+{
+    return _mm512_cvtph_ps((__m256i)h);
+}
+
+static inline hvec v_to_f16(vec v)
+{
+    return (hvec)_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* Four vectors at once: lanes l and l + 2 of each quarter, then the two sums of a quarter (a
+ * transposition makes these one lane of a vector), then quarters 0 + 2 and 1 + 3, then those. */
+static inline __m128 sum4(const vec *v)
+{
+    __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    __m512 c = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    __m256 d = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
+}
+
+static inline void v_sum4(float *out, const vec *v)
+{
+    _mm_storeu_ps(out, sum4(v));
+}
+
+static inline float v_sum(vec v)
+{
+    const vec same[4] = {v, v, v, v};
+    return _mm_cvtss_f32(sum4(same));
+}
+
+static inline void v_stream(float *p, vec v)
+{
+    _mm512_stream_ps(p, v);
+}
+
+static inline void e2m1_block(int8_t *to, const uint8_t *from)
+{
+    const __m128i doubled =
+        _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    const __m128i nibble = _mm_set1_epi8(15);
+    __m128i codes = _mm_loadu_si128((const __m128i *)(const void *)from);
+    __m128i low = _mm_shuffle_epi8(doubled, _mm_and_si128(codes, nibble));
+    __m128i high = _mm_shuffle_epi8(doubled, _mm_and_si128(_mm_srli_epi16(codes, 4), nibble));
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_unpacklo_epi8(low, high));
+    _mm_storeu_si128((__m128i *)(void *)(to + 16), _mm_unpackhi_epi8(low, high));
+}
+
+#include "kernels/cpu/micro_body.h"
+
+static bool available(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+const struct micro micro_avx512 = {.name = "avx512", .available = available, MICRO_BODY};
+
+#define WITH_BF16 __attribute__((target("avx512bf16,avx512vbmi")))
+
+enum { PAIRS = 2 * LANES }; /* bf16 values in a vector */
+
+typedef __m512i pairs;
+
+WITH_BF16 ALWAYS_INLINE vec dp(vec acc, pairs a, pairs b)
+{
+    return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
+
+WITH_BF16 ALWAYS_INLINE pairs load_pairs(const void *p, int64_t i)
+{
+    return _mm512_loadu_si512((const uint16_t *)p + i);
+}
+
+WITH_BF16 ALWAYS_INLINE pairs load_pairs_n(const void *p, int64_t i, int n)
+{
+    return _mm512_maskz_loadu_epi16((1u << n) - 1, (const uint16_t *)p + i);
+}
+
+WITH_BF16 ALWAYS_INLINE void dp_step(vec *acc, const pairs *w, pairs x)
+{
+    __asm__ volatile("" : V_REGISTER(x));
+#pragma GCC unroll 8
+    for (int j = 0; j < MICRO_ROWS; j++) acc[j] = dp(acc[j], w[j], x);
+}
+
+/* tile_rows with pairs of bf16 in the place of floats. */
+WITH_BF16 ALWAYS_INLINE void dp_rows(const struct tile *t, const struct pass *p, pm_dtype type,
+                                     int row, int n_x)
+{
+    vec acc[TILE_X][MICRO_ROWS];
+    pairs w[MICRO_ROWS];
+    const uint16_t *xp[TILE_X];
+    int64_t k = p->k;
+    (void)type;
+#pragma GCC unroll 8
+    for (int i = 0; i < n_x; i++) xp[i] = t->x[row + i];
+    begin_sums(p, row, n_x, acc);
+    for (; k + PAIRS <= p->end; k += PAIRS) {
+        fetch_ahead(t, p, k);
+#pragma GCC unroll 8
+        for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_pairs(p->w[j], k);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_x; i++) dp_step(acc[i], w, load_pairs(xp[i], k));
+    }
+    if (k < p->end) {
+        int n = (int)(p->end - k);
+#pragma GCC unroll 8
+        for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_pairs_n(p->w[j], k, n);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_x; i++) dp_step(acc[i], w, load_pairs_n(xp[i], k, n));
+    }
+    end_sums(t, p, row, n_x, acc);
+}
+
+WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16)
+
+/* Rows of bf16 are half as long: the first cache holds all of K. */
+static void tile_dp(const struct tile *t)
+{
+    struct pass p = {.end = t->k};
+    for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
+    pass_dp(t, &p, sizeof(uint16_t));
+}
+
+WITH_BF16 static double peak_bf16(int64_t n)
+{
+    vec acc[TILE_X][MICRO_ROWS], sum = {0};
+    pairs w[MICRO_ROWS];
+    volatile float sink;
+    for (int j = 0; j < MICRO_ROWS; j++) w[j] = (pairs)v_all(0.5f);
+    hide_sums(acc);
+    for (int64_t r = 0; r < n; r++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < TILE_X; i++) dp_step(acc[i], w, w[0]);
+    }
+    for (int i = 0; i < TILE_X; i++) {
+        for (int j = 0; j < MICRO_ROWS; j++) sum += acc[i][j];
+    }
+    sink = v_sum(sum);
+    (void)sink;
+    return 2.0 * PAIRS * TILE_X * MICRO_ROWS * (double)n;
+}
+
+static bool available_bf16(void)
+{
+    return available() && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx512vbmi");
+}
+
+const struct micro micro_avx512bf16 = {
+    .name = "avx512bf16",
+    .available = available_bf16,
+    .map = {[PM_F32] = {PM_F32, PM_F32, NULL, tile_f32},
+            [PM_F16] = {PM_F32, PM_F16, NULL, tile_f16},
+            [PM_BF16] = {PM_BF16, PM_BF16, NULL, tile_dp},
+            [PM_F8_E4M3] = {PM_F32, PM_F32, decode_f8, tile_f32},
+            [PM_MXFP4] = {PM_F32, PM_F32, decode_mxfp4, tile_f32}},
+    MICRO_HELPERS,
+    .peak_bf16 = peak_bf16};

@@ -1,0 +1,562 @@
+/* micro_body.h - the algorithms that all instruction sets share, written once over vectors.
+ *
+ * Each micro_<set>.c includes this file after it has defined:
+ *   LANES      floats in a vector
+ *   TILE_X     rows of x in a tile; TILE_X * MICRO_ROWS sums stay in registers
+ *   vec        LANES floats, ivec LANES int32_t, hvec LANES uint16_t (vector_size types)
+ *   V_REGISTER(v)             an asm operand: v in a register, read and written
+ *   v_fma(a, b, c)            a * b + c, in one or two roundings
+ *   v_max(a, b), v_min(a, b)  b where either is NaN
+ *   v_load_n, v_store_n       the first n floats; loading fills with zeros
+ *   h_load_n, h_store_n       the same for uint16_t
+ *   v_from_bf16(hvec), v_from_f16(hvec), v_to_f16(vec)
+ *   bf16_half(p, h)           LANES bf16 values from p + h * LANES; may read 2 * LANES from p
+ *   v_sum(vec)                sum of the lanes in one fixed tree
+ *   v_sum4(out, vec[4])       out[j] = v_sum(vec[j]), the same tree
+ *   v_stream(p, vec)          a store past the caches to an aligned address
+ *   e2m1_block(to, from)      32 values of E2M1, doubled, as int8_t
+ *
+ * A linear map in the row-dot form: every output owns one vector accumulator. Step s of the
+ * reduction adds w[s * LANES + l] * x[s * LANES + l] to lane l; the last step loads zeros past
+ * the end; then v_sum. A tile runs MICRO_ROWS x n_x of these sums side by side to share loads,
+ * which changes no sum's own sequence: this is why a row's result does not depend on how many
+ * rows came with it. Weights narrower than float32 are widened exactly while they are loaded.
+ *
+ * Bytes of a tile: weights once per TILE_X rows of x, from the first cache after the first time;
+ * x from the second. Flops: 2 K for each output. With one row of x the limiter is memory; from
+ * about 16 rows per weight row on, the multiply-adds. */
+#include <math.h>
+#include <string.h>
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE vec v_load(const float *p)
+{
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+ALWAYS_INLINE void v_store(float *p, vec v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+ALWAYS_INLINE hvec h_load(const uint16_t *p)
+{
+    hvec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+ALWAYS_INLINE void h_store(uint16_t *p, hvec v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+ALWAYS_INLINE vec v_all(float f)
+{
+    return (vec){0} + f;
+}
+
+/* Nearest even, as f32_to_bf16. */
+ALWAYS_INLINE hvec v_to_bf16(vec v)
+{
+    uvec u = (uvec)v;
+    uvec rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    uvec nan = (uvec)((u & 0x7fffffff) > 0x7f800000);
+    return __builtin_convertvector((rounded & ~nan) | ((u >> 16 | 0x40) & nan), hvec);
+}
+
+/* LANES (or, in a last step, n) stored values of one type as floats. */
+ALWAYS_INLINE vec load_as(pm_dtype type, const void *p, int64_t i)
+{
+    if (type == PM_F32) return v_load((const float *)p + i);
+    if (type == PM_BF16) return v_from_bf16(h_load((const uint16_t *)p + i));
+    return v_from_f16(h_load((const uint16_t *)p + i));
+}
+
+ALWAYS_INLINE vec load_n_as(pm_dtype type, const void *p, int64_t i, int n)
+{
+    if (type == PM_F32) return v_load_n((const float *)p + i, n);
+    if (type == PM_BF16) return v_from_bf16(h_load_n((const uint16_t *)p + i, n));
+    return v_from_f16(h_load_n((const uint16_t *)p + i, n));
+}
+
+/* Half `half` of 2 * LANES values from i on. */
+ALWAYS_INLINE vec load_half(pm_dtype type, const void *p, int64_t i, int half)
+{
+    if (type == PM_BF16) return bf16_half((const uint16_t *)p + i, half);
+    return load_as(type, p, i + half * LANES);
+}
+
+ALWAYS_INLINE int64_t size_as(pm_dtype type)
+{
+    return type == PM_F32 ? 4 : 2;
+}
+
+/* What one pass over some rows of x computes: values k .. end - 1 of the reduction. */
+struct pass {
+    const char *w[MICRO_ROWS]; /* value 0 of each weight row */
+    int64_t k, end;
+    float *sums;                /* [n_x, MICRO_ROWS, LANES] of the passes before, or NULL */
+    int ahead, ahead_end;       /* rows of tile.next to fetch meanwhile */
+    int64_t ahead_size;         /* bytes of a value there; 0: none */
+};
+
+ALWAYS_INLINE void fetch_ahead(const struct tile *t, const struct pass *p, int64_t k)
+{
+    int64_t offset = k * p->ahead_size;
+    if (offset >= t->next_bytes) return;
+    for (int j = p->ahead; j < p->ahead_end; j++) {
+        __builtin_prefetch(t->next[j] + offset, 0, 2);
+    }
+}
+
+/* Shares the rows of tile.next among the parts of a pass. */
+ALWAYS_INLINE void share_ahead(const struct tile *t, struct pass *p, int part, int n_part,
+                               int64_t size)
+{
+    int share = (MICRO_ROWS + n_part - 1) / n_part;
+    p->ahead = part * share;
+    p->ahead_end = p->ahead + share < MICRO_ROWS ? p->ahead + share : MICRO_ROWS;
+    if (!t->next[0]) p->ahead = p->ahead_end;
+    p->ahead_size = size;
+}
+
+ALWAYS_INLINE void store_sums(const struct tile *t, int row, const float *sum)
+{
+    float *y = t->y + row * t->y_stride;
+    if (t->n_w == MICRO_ROWS) {
+        memcpy(y, sum, MICRO_ROWS * sizeof *sum);
+        return;
+    }
+    for (int j = 0; j < t->n_w; j++) y[j] = sum[j];
+}
+
+/* Adds w[j] times one row's x to the row's sums. The empty statement keeps x in a register: the
+ * compiler would rather load it again for each of the products. */
+ALWAYS_INLINE void tile_step(vec *acc, const vec *w, vec x)
+{
+    __asm__ volatile("" : V_REGISTER(x));
+#pragma GCC unroll 8
+    for (int j = 0; j < MICRO_ROWS; j++) acc[j] = v_fma(w[j], x, acc[j]);
+}
+
+/* The sums of rows row .. row + n_x - 1: zero, or what the pass before left. */
+ALWAYS_INLINE void begin_sums(const struct pass *p, int row, int n_x, vec acc[][MICRO_ROWS])
+{
+    const float *from = p->sums + (int64_t)row * MICRO_ROWS * LANES;
+    if (p->k) {
+#pragma GCC unroll 32
+        for (int i = 0; i < n_x * MICRO_ROWS; i++) acc[i / MICRO_ROWS][i % MICRO_ROWS] = v_load(from + i * LANES);
+    } else {
+#pragma GCC unroll 32
+        for (int i = 0; i < n_x * MICRO_ROWS; i++) acc[i / MICRO_ROWS][i % MICRO_ROWS] = (vec){0};
+    }
+}
+
+/* Leaves them to the next pass, or finishes them. */
+ALWAYS_INLINE void end_sums(const struct tile *t, const struct pass *p, int row, int n_x,
+                            vec acc[][MICRO_ROWS])
+{
+    float *to = p->sums + (int64_t)row * MICRO_ROWS * LANES;
+    float sum[MICRO_ROWS];
+    if (p->end < t->k) {
+#pragma GCC unroll 32
+        for (int i = 0; i < n_x * MICRO_ROWS; i++) v_store(to + i * LANES, acc[i / MICRO_ROWS][i % MICRO_ROWS]);
+        return;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < n_x; i++) {
+        v_sum4(sum, acc[i]);
+        store_sums(t, row + i, sum);
+    }
+}
+
+/* Rows row .. row + n_x - 1 of x with all weight rows; n_x and type are constants. */
+ALWAYS_INLINE void tile_rows(const struct tile *t, const struct pass *p, pm_dtype type, int row,
+                             int n_x)
+{
+    vec acc[TILE_X][MICRO_ROWS], w[MICRO_ROWS];
+    const float *xp[TILE_X];
+    int64_t k = p->k;
+#pragma GCC unroll 8
+    for (int i = 0; i < n_x; i++) xp[i] = t->x[row + i];
+    begin_sums(p, row, n_x, acc);
+    for (; k + 2 * LANES <= p->end; k += 2 * LANES) {
+        fetch_ahead(t, p, k);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+#pragma GCC unroll 8
+            for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_half(type, p->w[j], k, half);
+#pragma GCC unroll 8
+            for (int i = 0; i < n_x; i++) {
+                tile_step(acc[i], w, v_load(xp[i] + k + half * LANES));
+            }
+        }
+    }
+    for (; k < p->end; k += LANES) {
+        int n = (int)min_i64(LANES, p->end - k);
+#pragma GCC unroll 8
+        for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_n_as(type, p->w[j], k, n);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_x; i++) tile_step(acc[i], w, v_load_n(xp[i] + k, n));
+    }
+    end_sums(t, p, row, n_x, acc);
+}
+
+/* Runs a pass over all rows of x, cut into parts of nearly equal height: a part of one or two
+ * rows would wait for the latency of its few sums. */
+#define PASS_CASE(rows, type, n)                                                               \
+    case n: rows(t, p, type, row, n <= TILE_X ? n : 1); break
+
+#define PASS_FUNCTION(name, rows, type)                                                        \
+    static void name(const struct tile *t, struct pass *p, int64_t ahead_size)                 \
+    {                                                                                          \
+        int n_part = (t->n_x + TILE_X - 1) / TILE_X, row = 0;                                  \
+        for (int part = 0; part < n_part; part++) {                                            \
+            int height = (t->n_x - row + n_part - part - 1) / (n_part - part);                 \
+            share_ahead(t, p, part, n_part, ahead_size);                                       \
+            switch (height) {                                                                  \
+                PASS_CASE(rows, type, 1);                                                      \
+                PASS_CASE(rows, type, 2);                                                      \
+                PASS_CASE(rows, type, 3);                                                      \
+                PASS_CASE(rows, type, 4);                                                      \
+                PASS_CASE(rows, type, 5);                                                      \
+                PASS_CASE(rows, type, 6);                                                      \
+            }                                                                                  \
+            row += height;                                                                     \
+        }                                                                                      \
+    }
+
+PASS_FUNCTION(pass_f32, tile_rows, PM_F32)
+PASS_FUNCTION(pass_bf16, tile_rows, PM_BF16)
+PASS_FUNCTION(pass_f16, tile_rows, PM_F16)
+
+/* With few rows of x: one pass over the weights as they are stored. With many: passes of MICRO_K
+ * values, so that weights and x of a pass stay in the first cache, and the weights are widened
+ * once for all rows. */
+ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type,
+                            void (*pass)(const struct tile *, struct pass *, int64_t))
+{
+    struct pass p = {.end = t->k, .sums = t->room + MICRO_ROWS * MICRO_K};
+    for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
+    if (!t->room || t->n_x <= TILE_X || (type == PM_F32 && t->k <= MICRO_K)) {
+        pass(t, &p, size_as(type));
+        return;
+    }
+    for (; p.k < t->k; p.k = p.end) {
+        p.end = min_i64(p.k + MICRO_K, t->k);
+        for (int j = 0; j < MICRO_ROWS && type != PM_F32; j++) {
+            float *panel = t->room + j * MICRO_K;
+            int64_t k = p.k;
+            for (; k + LANES <= p.end; k += LANES) {
+                v_store(panel + (k - p.k), load_as(type, t->w[j], k));
+            }
+            if (k < p.end) {
+                v_store(panel + (k - p.k), load_n_as(type, t->w[j], k, (int)(p.end - k)));
+            }
+            p.w[j] = (const char *)(panel - p.k);
+        }
+        pass_f32(t, &p, size_as(type));
+    }
+}
+
+static void tile_f32(const struct tile *t)
+{
+    run_tile(t, PM_F32, pass_f32);
+}
+
+static void tile_bf16(const struct tile *t)
+{
+    run_tile(t, PM_BF16, pass_bf16);
+}
+
+static void tile_f16(const struct tile *t)
+{
+    run_tile(t, PM_F16, pass_f16);
+}
+
+/* E4M3 to float32, by way of float16, whose subnormals cover those of E4M3: the same bits stand
+ * for a value 2^-8 times as large. */
+static void decode_f8(void *to, const struct tensor *w, int64_t row)
+{
+    const uint8_t *from = (const uint8_t *)w->data + row * w->stride;
+    const char *scales =
+        (const char *)w->scale + (w->scale_row + row) / F8_BLOCK * w->scale_stride;
+    float *out = to;
+    for (int64_t k0 = 0; k0 < w->cols; k0 += F8_BLOCK, scales += sizeof(float)) {
+        int n = (int)min_i64(F8_BLOCK, w->cols - k0);
+        uint16_t half[F8_BLOCK];
+        float scale;
+        int i = 0;
+        memcpy(&scale, scales, sizeof scale);
+        for (int j = 0; j < n; j++) {
+            uint16_t b = from[k0 + j], magnitude = b & 0x7f;
+            uint16_t bits = magnitude == 0x7f ? 0x7e00 : (uint16_t)(magnitude << 7);
+            half[j] = (uint16_t)((b & 0x80) << 8 | bits);
+        }
+        for (; i + LANES <= n; i += LANES) {
+            v_store(out + k0 + i, v_from_f16(h_load(half + i)) * 256.0f * scale);
+        }
+        if (i < n) {
+            v_store_n(out + k0 + i, v_from_f16(h_load_n(half + i, n - i)) * 256.0f * scale,
+                      n - i);
+        }
+    }
+}
+
+/* 2^(s - 128), half of what an E8M0 scale stands for. */
+ALWAYS_INLINE float half_scale(uint8_t s)
+{
+    union {
+        uint32_t u;
+        float f;
+    } v = {s == 255 ? 0x7fc00000u : s > 1 ? (uint32_t)(s - 1) << 23 : 0x00200000u << s};
+    return v.f;
+}
+
+static void decode_mxfp4(void *to, const struct tensor *w, int64_t row)
+{
+    const uint8_t *from = (const uint8_t *)w->data + row * w->stride;
+    const uint8_t *scale = (const uint8_t *)w->scale + row * w->scale_stride;
+    float *out = to;
+    for (int64_t block = 0; block < w->cols / MXFP4_BLOCK; block++) {
+        int8_t value[MXFP4_BLOCK];
+        float half = half_scale(scale[block]);
+        e2m1_block(value, from + block * (MXFP4_BLOCK / 2));
+        for (int i = 0; i < MXFP4_BLOCK; i++) {
+            out[block * MXFP4_BLOCK + i] = (float)value[i] * half;
+        }
+    }
+}
+
+/* sum of a[i] b[i]: vector i of the operands goes to accumulator i % 4. */
+ALWAYS_INLINE float dot_as(pm_dtype type, const float *a, const void *b, int64_t n)
+{
+    vec acc[4] = {{0}};
+    int64_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            acc[j] = v_fma(v_load(a + i + j * LANES), load_as(type, b, i + j * LANES), acc[j]);
+        }
+    }
+    for (; i < n; i += LANES) {
+        int rest = (int)min_i64(LANES, n - i);
+        acc[0] = v_fma(v_load_n(a + i, rest), load_n_as(type, b, i, rest), acc[0]);
+    }
+    return v_sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
+}
+
+static float dot_f32(const float *a, const float *b, int64_t n)
+{
+    return dot_as(PM_F32, a, b, n);
+}
+
+static float dot_bf16(const float *a, const uint16_t *b, int64_t n)
+{
+    return dot_as(PM_BF16, a, b, n);
+}
+
+static float dot_f16(const float *a, const uint16_t *b, int64_t n)
+{
+    return dot_as(PM_F16, a, b, n);
+}
+
+static float sum_squares(const float *x, int64_t n)
+{
+    return dot_as(PM_F32, x, x, n);
+}
+
+ALWAYS_INLINE void axpy_as(pm_dtype type, float *y, float a, const void *x, int64_t n)
+{
+    int64_t i = 0;
+    vec factor = v_all(a);
+    for (; i + LANES <= n; i += LANES) {
+        v_store(y + i, v_fma(factor, load_as(type, x, i), v_load(y + i)));
+    }
+    if (i < n) {
+        int rest = (int)(n - i);
+        v_store_n(y + i, v_fma(factor, load_n_as(type, x, i, rest), v_load_n(y + i, rest)), rest);
+    }
+}
+
+static void axpy_f32(float *y, float a, const float *x, int64_t n)
+{
+    axpy_as(PM_F32, y, a, x, n);
+}
+
+static void axpy_bf16(float *y, float a, const uint16_t *x, int64_t n)
+{
+    axpy_as(PM_BF16, y, a, x, n);
+}
+
+static void axpy_f16(float *y, float a, const uint16_t *x, int64_t n)
+{
+    axpy_as(PM_F16, y, a, x, n);
+}
+
+static float max_f32(const float *x, int64_t n)
+{
+    vec max = v_all(-INFINITY);
+    float lane[LANES], best = -INFINITY;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) max = v_max(v_load(x + i), max);
+    v_store(lane, max);
+    for (int l = 0; l < LANES; l++) best = lane[l] > best ? lane[l] : best;
+    for (; i < n; i++) best = x[i] > best ? x[i] : best;
+    return best;
+}
+
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. ln 2 is split so that n times its
+ * first part is exact; the polynomial is that of Cephes expf; 2^n is applied in two factors, so
+ * that subnormal results round once and large ones become infinite. */
+ALWAYS_INLINE vec v_exp(vec x)
+{
+    const float round = 12582912; /* 1.5 * 2^23: adding it leaves no bits after the point */
+    vec t = v_min(v_all(89), v_max(v_all(-110), x));
+    vec n = (t * 1.44269504088896341f + round) - round;
+    vec r = v_fma(n, v_all(-0.693359375f), t);
+    vec p = v_all(1.9875691500e-4f);
+    ivec whole, half;
+    r = v_fma(n, v_all(2.12194440e-4f), r);
+    p = v_fma(p, r, v_all(1.3981999507e-3f));
+    p = v_fma(p, r, v_all(8.3334519073e-3f));
+    p = v_fma(p, r, v_all(4.1665795894e-2f));
+    p = v_fma(p, r, v_all(1.6666665459e-1f));
+    p = v_fma(p, r, v_all(5.0000001201e-1f));
+    p = v_fma(p, r * r, r) + 1.0f;
+    /* The comparison keeps NaN out of the conversion, whose result would be undefined. */
+    whole = __builtin_convertvector((vec)((ivec)n & (n == n)), ivec);
+    half = whole >> 1;
+    return p * (vec)((half + 127) << 23) * (vec)((whole - half + 127) << 23);
+}
+
+static float exp_sum(float *x, int64_t n, float max)
+{
+    vec sum = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vec e = v_exp(v_load(x + i) - max);
+        v_store(x + i, e);
+        sum += e;
+    }
+    if (i < n) {
+        v_store_n(x + i, v_exp(v_load_n(x + i, (int)(n - i)) - max), (int)(n - i));
+        sum += v_load_n(x + i, (int)(n - i));
+    }
+    return v_sum(sum);
+}
+
+/* Every kind is g / (1 + exp(-t)) * u: silu has t = g; gelu_tanh has t = 2 sqrt(2 / pi) (g +
+ * 0.044715 g^3), because (1 + tanh z) / 2 = 1 / (1 + exp(-2 z)). */
+ALWAYS_INLINE vec v_glu(vec g, vec u, const struct glu *glu)
+{
+    vec t = g;
+    if (glu->kind == GLU_GELU) {
+        t = g * 1.5957691216057308f * v_fma(g * g, v_all(0.044715f), v_all(1));
+    } else if (glu->kind == GLU_CLAMPED) {
+        g = v_min(v_all(glu->limit), g);
+        u = v_max(v_all(-glu->limit), v_min(v_all(glu->limit), u)) + 1.0f;
+        t = g * glu->alpha;
+    }
+    return g / (v_exp(-t) + 1.0f) * u;
+}
+
+static void glu_f32(float *y, const float *gate, const float *up, int64_t n,
+                    const struct glu *glu)
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        v_store(y + i, v_glu(v_load(gate + i), v_load(up + i), glu));
+    }
+    if (i < n) {
+        int rest = (int)(n - i);
+        v_store_n(y + i, v_glu(v_load_n(gate + i, rest), v_load_n(up + i, rest), glu), rest);
+    }
+}
+
+static void to_bf16(uint16_t *y, const float *x, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) h_store(y + i, v_to_bf16(v_load(x + i)));
+    if (i < n) h_store_n(y + i, v_to_bf16(v_load_n(x + i, (int)(n - i))), (int)(n - i));
+}
+
+static void to_f16(uint16_t *y, const float *x, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) h_store(y + i, v_to_f16(v_load(x + i)));
+    if (i < n) h_store_n(y + i, v_to_f16(v_load_n(x + i, (int)(n - i))), (int)(n - i));
+}
+
+static void from_bf16(float *y, const uint16_t *x, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(y + i, load_as(PM_BF16, x, i));
+    if (i < n) v_store_n(y + i, load_n_as(PM_BF16, x, i, (int)(n - i)), (int)(n - i));
+}
+
+static void from_f16(float *y, const uint16_t *x, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(y + i, load_as(PM_F16, x, i));
+    if (i < n) v_store_n(y + i, load_n_as(PM_F16, x, i, (int)(n - i)), (int)(n - i));
+}
+
+static uint64_t stream_read(const void *from, size_t bytes)
+{
+    uvec acc[4] = {{0}};
+    uint64_t sum = 0;
+    for (const char *p = from, *end = p + bytes; p < end; p += 4 * sizeof(uvec)) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) acc[j] += (uvec)v_load((const float *)(const void *)p + j * LANES);
+    }
+    acc[0] += acc[1] + acc[2] + acc[3];
+    for (int l = 0; l < LANES; l++) sum += acc[0][l];
+    return sum;
+}
+
+static void stream_copy(void *to, const void *from, size_t bytes)
+{
+    float *out = to;
+    const float *in = from;
+    for (size_t i = 0; i < bytes / sizeof(float); i += LANES) v_stream(out + i, v_load(in + i));
+}
+
+/* Zeros that the compiler cannot see to be equal, so that it keeps all the sums. */
+ALWAYS_INLINE void hide_sums(vec acc[][MICRO_ROWS])
+{
+    for (int i = 0; i < TILE_X; i++) {
+        for (int j = 0; j < MICRO_ROWS; j++) {
+            acc[i][j] = (vec){0};
+            __asm__ volatile("" : V_REGISTER(acc[i][j]));
+        }
+    }
+}
+
+/* As many independent sums as a tile has. */
+static double peak_f32(int64_t n)
+{
+    vec acc[TILE_X][MICRO_ROWS], w[MICRO_ROWS], sum = {0};
+    volatile float sink;
+    for (int j = 0; j < MICRO_ROWS; j++) w[j] = v_all(0.5f);
+    hide_sums(acc);
+    for (int64_t r = 0; r < n; r++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < TILE_X; i++) tile_step(acc[i], w, w[0]);
+    }
+    for (int i = 0; i < TILE_X; i++) {
+        for (int j = 0; j < MICRO_ROWS; j++) sum += acc[i][j];
+    }
+    sink = v_sum(sum);
+    (void)sink;
+    return 2.0 * LANES * TILE_X * MICRO_ROWS * (double)n;
+}
+
+/* What every table has; a set replaces what it does better. */
+#define MICRO_BODY                                                                                 .map = {[PM_F32] = {PM_F32, PM_F32, NULL, tile_f32},                                                   [PM_F16] = {PM_F32, PM_F16, NULL, tile_f16},                                                   [PM_BF16] = {PM_F32, PM_BF16, NULL, tile_bf16},                                                [PM_F8_E4M3] = {PM_F32, PM_F32, decode_f8, tile_f32},                                          [PM_MXFP4] = {PM_F32, PM_F32, decode_mxfp4, tile_f32}},                                MICRO_HELPERS
+
+#define MICRO_HELPERS                                                                              .dot_f32 = dot_f32, .dot_bf16 = dot_bf16, .dot_f16 = dot_f16, .axpy_f32 = axpy_f32,            .axpy_bf16 = axpy_bf16, .axpy_f16 = axpy_f16, .sum_squares = sum_squares, .max = max_f32,      .exp_sum = exp_sum, .glu = glu_f32, .to_bf16 = to_bf16, .to_f16 = to_f16,                      .from_bf16 = from_bf16, .from_f16 = from_f16, .stream_read = stream_read,                      .stream_copy = stream_copy, .peak_f32 = peak_f32
