@@ -52,6 +52,7 @@ struct model {
     model_route *route;
     void *route_arg;
     int max_block;
+    int64_t n_block; /* of the pool */
 };
 
 static struct tensor view(float *data, int64_t rows, int64_t cols)
@@ -67,9 +68,10 @@ static pm_status take(struct model *m, void *out, int64_t n, size_t size, const 
     if (!mul_size(&bytes, (size_t)max_i64(n, 1), size)) {
         return fail(PM_ERR_NOMEM, "%s: %lld elements are too many", what, (long long)n);
     }
+    m->plan.step_bytes += bytes;
+    if (m->o.plan_only) return PM_OK;
     TRY(m->k->alloc(m->d, &p, bytes, what));
     memcpy(out, &p, sizeof p);
-    m->plan.step_bytes += bytes;
     return PM_OK;
 }
 
@@ -132,7 +134,8 @@ static pm_status take_rope(struct model *m)
     TRY(alloc_array(&host, (size_t)half, sizeof *host, "RoPE"));
     rope_frequencies(m->c, m->o.context, host, &m->rope_factor);
     TRY_DONE(take(m, &m->inv_freq, half, sizeof(float), "RoPE"));
-    TRY_DONE(m->k->upload(m->d, m->inv_freq, host, (size_t)half * sizeof *host));
+    if (!m->o.plan_only)
+        TRY_DONE(m->k->upload(m->d, m->inv_freq, host, (size_t)half * sizeof *host));
 done:
     free(host);
     return status;
@@ -179,7 +182,7 @@ static pm_status open_device(struct model *m, const char *folder)
     pm_dtype type;
     TRY(kernels_select(&m->k, &index, m->o.device));
     TRY(m->k->open(&m->d, index, m->o.n_thread));
-    TRY(weights_open(&m->w, m->c, folder, m->k, m->d));
+    TRY(weights_open(&m->w, m->c, folder, m->k, m->d, m->o.plan_only));
     if (m->o.kv_type < 0) {
         type = m->w.layer[0].o.type;
         m->o.kv_type = type == PM_F32 || type == PM_F16 ? type : PM_BF16;
@@ -188,13 +191,16 @@ static pm_status open_device(struct model *m, const char *folder)
     if (type != PM_F32 && type != PM_F16 && type != PM_BF16) {
         return fail(PM_ERR_ARG, "KV type: found %s, wanted F32, F16 or BF16", dtype_name(type));
     }
-    TRY(kvpool_open(&m->kv, m->k, m->d, m->c, type, (m->o.kv_token + KV_BLOCK - 1) / KV_BLOCK));
-    TRY(m->k->reserve(m->d, (int64_t)m->o.max_row * max_i64(1, m->c->gate.top_k), widest(m->c),
-                      m->o.context));
+    m->n_block = (m->o.kv_token + KV_BLOCK - 1) / KV_BLOCK;
+    if (!m->o.plan_only) {
+        TRY(kvpool_open(&m->kv, m->k, m->d, m->c, type, m->n_block));
+        TRY(m->k->reserve(m->d, (int64_t)m->o.max_row * max_i64(1, m->c->gate.top_k),
+                          widest(m->c), m->o.context));
+    }
     m->plan.file_bytes = safetensors_bytes(m->w.files);
     m->plan.copied_bytes = m->w.copied_bytes;
     m->plan.transposed_bytes = m->w.transposed_bytes;
-    m->plan.kv_token = (uint64_t)m->kv.n_block * KV_BLOCK;
+    m->plan.kv_token = (uint64_t)m->n_block * KV_BLOCK;
     m->plan.kv_token_bytes = kvpool_block_bytes(m->c, type) / KV_BLOCK;
     m->plan.kv_bytes = m->plan.kv_token * m->plan.kv_token_bytes;
     return PM_OK;
@@ -612,7 +618,7 @@ pm_dtype model_kv_type(const struct model *m)
 
 int64_t model_blocks(const struct model *m)
 {
-    return m->kv.n_block;
+    return m->n_block;
 }
 
 const struct weights *model_weights(const struct model *m)

@@ -15,6 +15,7 @@ struct model_options {
     int max_out;        /* rows whose logits a step gives, 0: max_seq */
     int context; /* most tokens of a sequence, 0: what the configuration allows, up to 4096 */
     int64_t kv_token; /* tokens the pool holds, 0: max_seq * context */
+    bool plan_only;   /* count every byte, allocate and read none; the model cannot run */
     int kv_type; /* a pm_dtype of the KV cache; negative: F32 and F16 as the weights, else BF16
                   */
 };

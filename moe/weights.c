@@ -114,10 +114,12 @@ static pm_status wrong_type(const struct loader *ld, const struct stored *s, con
 static pm_status own(struct loader *ld, void **out, size_t bytes, const char *what)
 {
     struct weights *w = ld->w;
+    w->copied_bytes += bytes;
+    *out = NULL;
+    if (w->plan_only) return PM_OK;
     TRY(grow_array(&w->owned, &w->max_owned, w->n_owned + 1, sizeof *w->owned));
     TRY(w->kernels->alloc(w->device, out, bytes, what));
     w->owned[w->n_owned++] = *out;
-    w->copied_bytes += bytes;
     return PM_OK;
 }
 
@@ -125,7 +127,7 @@ static pm_status own(struct loader *ld, void **out, size_t bytes, const char *wh
 static pm_status place(struct loader *ld, void **out, const struct stored *s)
 {
     struct weights *w = ld->w;
-    if (w->kernels->host_memory) {
+    if (w->kernels->host_memory || w->plan_only) {
         memcpy(out, &s->data, sizeof *out);
         return PM_OK;
     }
@@ -162,6 +164,8 @@ static pm_status copy_f32(struct loader *ld, struct tensor *out, const struct st
     float *host;
     if (!is_float(s->type)) return wrong_type(ld, s, "F32, F16 or BF16");
     TRY(own(ld, &device, n * sizeof *host, s->name));
+    *out = tensor_view(device, PM_F32, rows, cols);
+    if (w->plan_only) return PM_OK;
     if (w->kernels->host_memory) {
         host = device;
     } else {
@@ -170,7 +174,6 @@ static pm_status copy_f32(struct loader *ld, struct tensor *out, const struct st
     for (size_t i = 0; i < n; i++) {
         host[i] = element_f32(s, first + (int64_t)i * step);
     }
-    *out = tensor_view(device, PM_F32, rows, cols);
     if (host != device) {
         pm_status status = w->kernels->upload(w->device, device, host, n * sizeof *host);
         free(host);
@@ -257,6 +260,7 @@ static pm_status transpose(struct loader *ld, void **out, const struct stored *s
     }
     TRY(own(ld, out, s->bytes, s->name));
     ld->w->transposed_bytes += s->bytes;
+    if (ld->w->plan_only) return PM_OK;
     to = *out;
     for (int64_t e = 0; e < n; e++) {
         const char *from = (const char *)s->data + (size_t)(e * in * cols) * size;
@@ -607,13 +611,14 @@ static const char *find_prefix(const struct weights *w, const struct names *n)
 }
 
 pm_status weights_open(struct weights *w, const struct config *c, const char *folder,
-                       const struct kernels *k, struct device *d)
+                       const struct kernels *k, struct device *d, bool plan_only)
 {
     struct loader ld = {.w = w, .c = c, .names = &c->family->names, .folder = folder};
     pm_status status;
     memset(w, 0, sizeof *w);
     w->kernels = k;
     w->device = d;
+    w->plan_only = plan_only;
     TRY_DONE(safetensors_open(&w->files, folder));
     TRY_DONE(
         alloc_array(&ld.used, (size_t)safetensors_count(w->files), sizeof *ld.used, "tensors"));

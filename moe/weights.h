@@ -25,6 +25,7 @@ struct weights {
     struct layer_weights *layer; /* [n_layer] */
     uint64_t copied_bytes; /* weights that had to be copied: input-major ones, vectors, gates */
     uint64_t transposed_bytes; /* of these, input-major expert weights */
+    bool plan_only;            /* copies are counted, not made: nothing may be computed */
     struct safetensors *files;
     const struct kernels *kernels;
     struct device *device;
@@ -37,7 +38,7 @@ struct weights {
  * Errors: a missing, extra or misshapen tensor, or one of a type that cannot be computed with;
  * the sentence has file, tensor, found, wanted. */
 pm_status weights_open(struct weights *w, const struct config *c, const char *folder,
-                       const struct kernels *k, struct device *d);
+                       const struct kernels *k, struct device *d, bool plan_only);
 void weights_close(struct weights *w);
 
 #endif

@@ -9,10 +9,31 @@
 #include "moe/safetensors.h"
 #include "runtime/command.h"
 
+/* Bytes by data type and by what they are for. */
+enum role { ROLE_EXPERT, ROLE_MLP, ROLE_ATTENTION, ROLE_EMBEDDING, ROLE_OTHER, N_ROLE };
+
 struct kinds {
-    double bytes[PM_DTYPE_COUNT + 1];
+    double bytes[PM_DTYPE_COUNT + 1], role[N_ROLE];
     int64_t n;
 };
+
+static enum role role_of(const char *name)
+{
+    static const struct {
+        const char *part;
+        enum role role;
+    } parts[] = {
+        {"shared", ROLE_MLP},        {"experts.", ROLE_EXPERT}, {"linear.weight", ROLE_EXPERT},
+        {".attn.", ROLE_ATTENTION},  {"norm", ROLE_OTHER},      {"router", ROLE_OTHER},
+        {".gate.", ROLE_OTHER},      {"attn", ROLE_ATTENTION},  {"embed", ROLE_EMBEDDING},
+        {"lm_head", ROLE_EMBEDDING}, {".wte.", ROLE_EMBEDDING}, {"mlp.", ROLE_MLP},
+        {"feed_forward.", ROLE_MLP},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (strstr(name, parts[i].part)) return parts[i].role;
+    }
+    return ROLE_OTHER;
+}
 
 static pm_status count_kinds(const char *folder, struct kinds *k)
 {
@@ -23,6 +44,7 @@ static pm_status count_kinds(const char *folder, struct kinds *k)
     for (int64_t i = 0; i < k->n; i++) {
         const struct stored *s = safetensors_at(st, i);
         k->bytes[s->type] += (double)s->bytes;
+        k->role[role_of(s->name)] += (double)s->bytes;
     }
     safetensors_close(st);
     return PM_OK;
@@ -98,7 +120,14 @@ static void print_model(const struct config *c, const struct kinds *k)
     print_attention(c);
     print_gate(c);
     if (c->dense_dim) printf("dense inner size    %d\n", c->dense_dim);
+    static const char *const role[] = {"experts", "dense and shared", "attention", "embeddings",
+                                       "norms, gates"};
     printf("tensors             %lld\n", (long long)k->n);
+    for (int r = 0; r < N_ROLE; r++) {
+        if (k->role[r] == 0) continue;
+        bytes_text(text, sizeof text, k->role[r]);
+        printf("  %-17s %s\n", role[r], text);
+    }
     for (int t = 0; t <= PM_DTYPE_COUNT; t++) {
         if (k->bytes[t] == 0) continue;
         bytes_text(text, sizeof text, k->bytes[t]);
@@ -113,7 +142,8 @@ static pm_status print_plan(const char *folder, const struct pm_options *o)
                               .n_thread = o->threads,
                               .max_row = o->batch,
                               .context = o->context,
-                              .kv_type = -1};
+                              .kv_type = -1,
+                              .plan_only = true};
     struct model *model;
     const struct model_plan *p;
     char mapped[32], copied[32], kv[32], step[32], token[32];

@@ -108,6 +108,16 @@ static void print_rates(pm_engine *e, const pm_result *r)
     fprintf(stderr, "; %s]\n", finish_text(r->finish));
 }
 
+/* Input-major expert weights are the one thing that opening copies: say what that took. */
+static void print_cost(pm_engine *e)
+{
+    char text[32];
+    uint64_t bytes = model_plan(engine_model(e))->transposed_bytes;
+    if (bytes < 1 << 20) return;
+    bytes_text(text, sizeof text, (double)bytes);
+    fprintf(stderr, "[transposed %s of input-major expert weights into memory]\n", text);
+}
+
 /* The prompt from -p, the argument, -f or standard input, in this order. */
 static pm_status take_prompt(char **out, size_t *n, const char *prompt, const char *argument,
                              const char *file)
@@ -140,6 +150,7 @@ static pm_status generate(const struct arguments *a, const char *prompt, size_t 
     p.n_logprob = o->logprobs;
     p.ignore_eos = o->ignore_eos;
     TRY_DONE(pm_engine_open(&e, a->positional[0], o));
+    if (!quiet) print_cost(e);
     if (!as_json && on_terminal(STDOUT_FILENO)) {
         fwrite(prompt, 1, n, stdout);
         fflush(stdout);

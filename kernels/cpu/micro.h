@@ -14,8 +14,8 @@
 #include "kernels/kernels.h"
 
 enum {
-    MICRO_ROWS = 4,       /* weight rows of a tile */
-    MICRO_K = 1024,        /* values of K that a tile with room works on at a time */
+    MICRO_ROWS = 8,       /* weight rows of a tile */
+    MICRO_K = 768,        /* most values of K that a tile with room widens at a time */
     MICRO_ALIGNMENT = 64, /* of what `decode` writes and of rows of converted activations */
     F8_BLOCK = 128,       /* a scale of F8_E4M3 covers 128 x 128 values */
     MXFP4_BLOCK = 32,     /* a scale of MXFP4 covers 32 values of a row */

@@ -9,7 +9,7 @@
 
 #define V_REGISTER(v) "+x"(v)
 
-enum { LANES = 8, TILE_X = 3 };
+enum { LANES = 8, TILE_W = 4, TILE_X = 3 };
 
 typedef float vec __attribute__((vector_size(32)));
 typedef int32_t ivec __attribute__((vector_size(32)));

@@ -20,7 +20,7 @@
 
 #define V_REGISTER(v) "+v"(v)
 
-enum { LANES = 16, TILE_X = 6 };
+enum { LANES = 16, TILE_W = 8, TILE_X = 3 };
 
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
@@ -143,7 +143,10 @@ const struct micro micro_avx512 = {.name = "avx512", .available = available, MIC
 
 #define WITH_BF16 __attribute__((target("avx512bf16,avx512vbmi")))
 
-enum { PAIRS = 2 * LANES }; /* bf16 values in a vector */
+enum {
+    PAIRS = 2 * LANES, /* bf16 values in a vector */
+    DP_K = 2048,       /* most values of K in a pass over many rows */
+};
 
 typedef __m512i pairs;
 
@@ -162,69 +165,76 @@ WITH_BF16 ALWAYS_INLINE pairs load_pairs_n(const void *p, int64_t i, int n)
     return _mm512_maskz_loadu_epi16((1u << n) - 1, (const uint16_t *)p + i);
 }
 
-WITH_BF16 ALWAYS_INLINE void dp_step(vec *acc, const pairs *w, pairs x)
+WITH_BF16 ALWAYS_INLINE void dp_step(vec acc[][TILE_W], int j, int n_x, pairs w, const pairs *x)
 {
-    __asm__ volatile("" : V_REGISTER(x));
+    __asm__ volatile("" : V_REGISTER(w));
 #pragma GCC unroll 8
-    for (int j = 0; j < MICRO_ROWS; j++) acc[j] = dp(acc[j], w[j], x);
+    for (int i = 0; i < n_x; i++) acc[i][j] = dp(acc[i][j], w, x[i]);
 }
 
-/* tile_rows with pairs of bf16 in the place of floats. */
+/* pass_rows with pairs of bf16 in the place of floats. */
 WITH_BF16 ALWAYS_INLINE void dp_rows(const struct tile *t, const struct pass *p, pm_dtype type,
-                                     int row, int n_x)
+                                     bool panel, int row, int w0, int n_x)
 {
-    vec acc[TILE_X][MICRO_ROWS];
-    pairs w[MICRO_ROWS];
+    vec acc[TILE_X][TILE_W];
+    pairs x[TILE_X];
     const uint16_t *xp[TILE_X];
+    const char *wp[TILE_W], *ahead = p->ahead;
     int64_t k = p->k;
     (void)type;
+    (void)panel;
 #pragma GCC unroll 8
     for (int i = 0; i < n_x; i++) xp[i] = t->x[row + i];
-    begin_sums(p, row, n_x, acc);
+#pragma GCC unroll 8
+    for (int j = 0; j < TILE_W; j++) wp[j] = p->w[w0 + j];
+    begin_sums(p, row, w0, n_x, acc);
     for (; k + PAIRS <= p->end; k += PAIRS) {
-        fetch_ahead(t, p, k);
+        fetch_next(t, p, &ahead);
 #pragma GCC unroll 8
-        for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_pairs(p->w[j], k);
+        for (int i = 0; i < n_x; i++) x[i] = load_pairs(xp[i], k);
 #pragma GCC unroll 8
-        for (int i = 0; i < n_x; i++) dp_step(acc[i], w, load_pairs(xp[i], k));
+        for (int j = 0; j < TILE_W; j++) dp_step(acc, j, n_x, load_pairs(wp[j], k), x);
     }
     if (k < p->end) {
         int n = (int)(p->end - k);
 #pragma GCC unroll 8
-        for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_pairs_n(p->w[j], k, n);
+        for (int i = 0; i < n_x; i++) x[i] = load_pairs_n(xp[i], k, n);
 #pragma GCC unroll 8
-        for (int i = 0; i < n_x; i++) dp_step(acc[i], w, load_pairs_n(xp[i], k, n));
+        for (int j = 0; j < TILE_W; j++) dp_step(acc, j, n_x, load_pairs_n(wp[j], k, n), x);
     }
-    end_sums(t, p, row, n_x, acc);
+    end_sums(t, p, row, w0, n_x, acc);
 }
 
-WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16)
+WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16, false)
 
-/* Rows of bf16 are half as long: the first cache holds all of K. */
+/* Nothing is widened, and a pass may be longer. */
 static void tile_dp(const struct tile *t)
 {
-    struct pass p = {.end = t->k};
+    int64_t length = t->room ? pass_length(t->k, DP_K) : t->k;
+    struct pass p = {.sums = t->room};
     for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
-    pass_dp(t, &p, sizeof(uint16_t));
+    if (t->n_x <= TILE_X) length = t->k;
+    for (; p.k < t->k; p.k = p.end) {
+        p.end = min_i64(p.k + length, t->k);
+        pass_dp(t, &p, sizeof(uint16_t));
+    }
 }
 
 WITH_BF16 static double peak_bf16(int64_t n)
 {
-    vec acc[TILE_X][MICRO_ROWS], sum = {0};
-    pairs w[MICRO_ROWS];
+    vec acc[TILE_X][TILE_W], sum = {0};
+    pairs x[TILE_X];
     volatile float sink;
-    for (int j = 0; j < MICRO_ROWS; j++) w[j] = (pairs)v_all(0.5f);
+    for (int i = 0; i < TILE_X; i++) x[i] = (pairs)v_all(0.5f);
     hide_sums(acc);
     for (int64_t r = 0; r < n; r++) {
 #pragma GCC unroll 8
-        for (int i = 0; i < TILE_X; i++) dp_step(acc[i], w, w[0]);
+        for (int j = 0; j < TILE_W; j++) dp_step(acc, j, TILE_X, x[0], x);
     }
-    for (int i = 0; i < TILE_X; i++) {
-        for (int j = 0; j < MICRO_ROWS; j++) sum += acc[i][j];
-    }
+    for (int i = 0; i < TILE_X * TILE_W; i++) sum += acc[i / TILE_W][i % TILE_W];
     sink = v_sum(sum);
     (void)sink;
-    return 2.0 * PAIRS * TILE_X * MICRO_ROWS * (double)n;
+    return 2.0 * PAIRS * TILE_X * TILE_W * (double)n;
 }
 
 static bool available_bf16(void)

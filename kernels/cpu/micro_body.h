@@ -2,7 +2,7 @@
  *
  * Each micro_<set>.c includes this file after it has defined:
  *   LANES      floats in a vector
- *   TILE_X     rows of x in a tile; TILE_X * MICRO_ROWS sums stay in registers
+ *   TILE_W, TILE_X  weight rows (a multiple of 4) and rows of x whose sums stay in registers
  *   vec        LANES floats, ivec LANES int32_t, hvec LANES uint16_t (vector_size types)
  *   V_REGISTER(v)             an asm operand: v in a register, read and written
  *   v_fma(a, b, c)            a * b + c, in one or two roundings
@@ -95,171 +95,213 @@ ALWAYS_INLINE int64_t size_as(pm_dtype type)
     return type == PM_F32 ? 4 : 2;
 }
 
-/* What one pass over some rows of x computes: values k .. end - 1 of the reduction. */
+enum { LINE = 64 };
+
+/* What one pass over the rows of x computes: values k .. end - 1 of the reduction. */
 struct pass {
     const char *w[MICRO_ROWS]; /* value 0 of each weight row */
     int64_t k, end;
-    float *sums;                /* [n_x, MICRO_ROWS, LANES] of the passes before, or NULL */
-    int ahead, ahead_end;       /* rows of tile.next to fetch meanwhile */
-    int64_t ahead_size;         /* bytes of a value there; 0: none */
+    float *sums;             /* [n_x, MICRO_ROWS, LANES] between passes */
+    const char *ahead;       /* a weight row to fetch meanwhile, LINE bytes a step or none */
+    int64_t ahead_step;
+    const char *const *more; /* [n_more] further rows to fetch */
+    int n_more;
 };
 
-ALWAYS_INLINE void fetch_ahead(const struct tile *t, const struct pass *p, int64_t k)
+/* Shares the rows of tile.next among the parts of a pass over values of `size` bytes. */
+ALWAYS_INLINE void share_next(const struct tile *t, struct pass *p, int part, int n_part,
+                              int64_t size)
 {
-    int64_t offset = k * p->ahead_size;
-    if (offset >= t->next_bytes) return;
-    for (int j = p->ahead; j < p->ahead_end; j++) {
-        __builtin_prefetch(t->next[j] + offset, 0, 2);
+    int share = (MICRO_ROWS + n_part - 1) / n_part, first = part * share;
+    p->ahead = (const char *)t;
+    p->ahead_step = 0;
+    p->n_more = 0;
+    if (!t->next[0] || first >= MICRO_ROWS || p->k * size >= t->next_bytes) return;
+    p->ahead = t->next[first] + p->k * size;
+    p->ahead_step = LINE;
+    p->more = t->next + first + 1;
+    p->n_more = (int)min_i64(share, MICRO_ROWS - first) - 1;
+}
+
+/* One line of each row. The address of the first is kept in a register of its own: arithmetic
+ * on others would take turns of the ports that multiply. */
+ALWAYS_INLINE void fetch_next(const struct tile *t, const struct pass *p, const char **ahead)
+{
+    __builtin_prefetch(*ahead, 0, 2);
+    if (p->n_more) {
+        int64_t offset = *ahead - p->more[-1];
+        if (offset < t->next_bytes) {
+#pragma GCC unroll 1
+            for (int j = 0; j < p->n_more; j++) __builtin_prefetch(p->more[j] + offset, 0, 2);
+        }
     }
+    *ahead += p->ahead_step;
 }
 
-/* Shares the rows of tile.next among the parts of a pass. */
-ALWAYS_INLINE void share_ahead(const struct tile *t, struct pass *p, int part, int n_part,
-                               int64_t size)
+/* The sums of n_x rows and TILE_W weight rows: zero, or what the pass before left. */
+ALWAYS_INLINE void begin_sums(const struct pass *p, int row, int w, int n_x, vec acc[][TILE_W])
 {
-    int share = (MICRO_ROWS + n_part - 1) / n_part;
-    p->ahead = part * share;
-    p->ahead_end = p->ahead + share < MICRO_ROWS ? p->ahead + share : MICRO_ROWS;
-    if (!t->next[0]) p->ahead = p->ahead_end;
-    p->ahead_size = size;
-}
-
-ALWAYS_INLINE void store_sums(const struct tile *t, int row, const float *sum)
-{
-    float *y = t->y + row * t->y_stride;
-    if (t->n_w == MICRO_ROWS) {
-        memcpy(y, sum, MICRO_ROWS * sizeof *sum);
+    const float *from = p->sums + (int64_t)(row * MICRO_ROWS + w) * LANES;
+    if (p->k == 0) {
+#pragma GCC unroll 32
+        for (int i = 0; i < n_x * TILE_W; i++) acc[i / TILE_W][i % TILE_W] = (vec){0};
         return;
     }
-    for (int j = 0; j < t->n_w; j++) y[j] = sum[j];
-}
-
-/* Adds w[j] times one row's x to the row's sums. The empty statement keeps x in a register: the
- * compiler would rather load it again for each of the products. */
-ALWAYS_INLINE void tile_step(vec *acc, const vec *w, vec x)
-{
-    __asm__ volatile("" : V_REGISTER(x));
-#pragma GCC unroll 8
-    for (int j = 0; j < MICRO_ROWS; j++) acc[j] = v_fma(w[j], x, acc[j]);
-}
-
-/* The sums of rows row .. row + n_x - 1: zero, or what the pass before left. */
-ALWAYS_INLINE void begin_sums(const struct pass *p, int row, int n_x, vec acc[][MICRO_ROWS])
-{
-    const float *from = p->sums + (int64_t)row * MICRO_ROWS * LANES;
-    if (p->k) {
 #pragma GCC unroll 32
-        for (int i = 0; i < n_x * MICRO_ROWS; i++) acc[i / MICRO_ROWS][i % MICRO_ROWS] = v_load(from + i * LANES);
-    } else {
-#pragma GCC unroll 32
-        for (int i = 0; i < n_x * MICRO_ROWS; i++) acc[i / MICRO_ROWS][i % MICRO_ROWS] = (vec){0};
+    for (int i = 0; i < n_x * TILE_W; i++) {
+        acc[i / TILE_W][i % TILE_W] =
+            v_load(from + (i / TILE_W * MICRO_ROWS + i % TILE_W) * LANES);
     }
 }
 
 /* Leaves them to the next pass, or finishes them. */
-ALWAYS_INLINE void end_sums(const struct tile *t, const struct pass *p, int row, int n_x,
-                            vec acc[][MICRO_ROWS])
+ALWAYS_INLINE void end_sums(const struct tile *t, const struct pass *p, int row, int w, int n_x,
+                            vec acc[][TILE_W])
 {
-    float *to = p->sums + (int64_t)row * MICRO_ROWS * LANES;
-    float sum[MICRO_ROWS];
+    float *to = p->sums + (int64_t)(row * MICRO_ROWS + w) * LANES;
+    float *y = t->y + row * t->y_stride + w;
     if (p->end < t->k) {
 #pragma GCC unroll 32
-        for (int i = 0; i < n_x * MICRO_ROWS; i++) v_store(to + i * LANES, acc[i / MICRO_ROWS][i % MICRO_ROWS]);
+        for (int i = 0; i < n_x * TILE_W; i++) {
+            v_store(to + (i / TILE_W * MICRO_ROWS + i % TILE_W) * LANES,
+                    acc[i / TILE_W][i % TILE_W]);
+        }
         return;
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < n_x; i++) {
-        v_sum4(sum, acc[i]);
-        store_sums(t, row + i, sum);
+    for (int i = 0; i < n_x; i++, y += t->y_stride) {
+        float sum[TILE_W];
+        for (int j = 0; j < TILE_W; j += 4) v_sum4(sum + j, &acc[i][j]);
+        if (t->n_w - w >= TILE_W) {
+            memcpy(y, sum, sizeof sum);
+        } else {
+            for (int j = 0; j < t->n_w - w; j++) y[j] = sum[j];
+        }
     }
 }
 
-/* Rows row .. row + n_x - 1 of x with all weight rows; n_x and type are constants. */
-ALWAYS_INLINE void tile_rows(const struct tile *t, const struct pass *p, pm_dtype type, int row,
-                             int n_x)
+/* Adds one weight row times n_x rows of x to their sums. The empty statement keeps the weights
+ * in a register: the compiler would rather load them again for each of the products. */
+ALWAYS_INLINE void step(vec acc[][TILE_W], int j, int n_x, vec w, const vec *x)
 {
-    vec acc[TILE_X][MICRO_ROWS], w[MICRO_ROWS];
+    __asm__ volatile("" : V_REGISTER(w));
+#pragma GCC unroll 8
+    for (int i = 0; i < n_x; i++) acc[i][j] = v_fma(w, x[i], acc[i][j]);
+}
+
+/* A pass over rows row .. row + n_x - 1 of x and weight rows w0 .. w0 + TILE_W - 1, stored or in
+ * a panel, where one register serves for all; type, panel and n_x are constants. */
+ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtype type,
+                             bool panel, int row, int w0, int n_x)
+{
+    vec acc[TILE_X][TILE_W], x[TILE_X];
     const float *xp[TILE_X];
+    const char *wp[TILE_W], *ahead = p->ahead;
     int64_t k = p->k;
 #pragma GCC unroll 8
     for (int i = 0; i < n_x; i++) xp[i] = t->x[row + i];
-    begin_sums(p, row, n_x, acc);
+#pragma GCC unroll 8
+    for (int j = 0; j < TILE_W; j++) wp[j] = p->w[w0 + j];
+    begin_sums(p, row, w0, n_x, acc);
     for (; k + 2 * LANES <= p->end; k += 2 * LANES) {
-        fetch_ahead(t, p, k);
+        const float *base = (const float *)(const void *)p->w[0] + w0 * MICRO_K + k;
+        fetch_next(t, p, &ahead);
+        __asm__("" : "+r"(base));
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
 #pragma GCC unroll 8
-            for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_half(type, p->w[j], k, half);
+            for (int i = 0; i < n_x; i++) x[i] = v_load(xp[i] + k + half * LANES);
 #pragma GCC unroll 8
-            for (int i = 0; i < n_x; i++) {
-                tile_step(acc[i], w, v_load(xp[i] + k + half * LANES));
+            for (int j = 0; j < TILE_W; j++) {
+                step(acc, j, n_x,
+                     panel ? v_load(base + j * MICRO_K + half * LANES)
+                           : load_half(type, wp[j], k, half),
+                     x);
             }
         }
     }
     for (; k < p->end; k += LANES) {
         int n = (int)min_i64(LANES, p->end - k);
 #pragma GCC unroll 8
-        for (int j = 0; j < MICRO_ROWS; j++) w[j] = load_n_as(type, p->w[j], k, n);
+        for (int i = 0; i < n_x; i++) x[i] = v_load_n(xp[i] + k, n);
 #pragma GCC unroll 8
-        for (int i = 0; i < n_x; i++) tile_step(acc[i], w, v_load_n(xp[i] + k, n));
+        for (int j = 0; j < TILE_W; j++) {
+            const char *from = panel ? p->w[0] + (w0 + j) * MICRO_K * sizeof(float) : wp[j];
+            step(acc, j, n_x, load_n_as(type, from, k, n), x);
+        }
     }
-    end_sums(t, p, row, n_x, acc);
+    end_sums(t, p, row, w0, n_x, acc);
 }
 
-/* Runs a pass over all rows of x, cut into parts of nearly equal height: a part of one or two
- * rows would wait for the latency of its few sums. */
-#define PASS_CASE(rows, type, n)                                                               \
-    case n: rows(t, p, type, row, n <= TILE_X ? n : 1); break
+/* Runs a pass over all rows, cut into parts of nearly equal height: a part of one row would
+ * wait for the latency of its few sums. */
+#define PASS_CASE(rows, type, panel, n)                                                        \
+    case n: rows(t, p, type, panel, row, w, n <= TILE_X ? n : 1); break
 
-#define PASS_FUNCTION(name, rows, type)                                                        \
-    static void name(const struct tile *t, struct pass *p, int64_t ahead_size)                 \
+#define PASS_FUNCTION(name, rows, type, panel)                                                 \
+    static void name(const struct tile *t, struct pass *p, int64_t next_size)                  \
     {                                                                                          \
         int n_part = (t->n_x + TILE_X - 1) / TILE_X, row = 0;                                  \
         for (int part = 0; part < n_part; part++) {                                            \
             int height = (t->n_x - row + n_part - part - 1) / (n_part - part);                 \
-            share_ahead(t, p, part, n_part, ahead_size);                                       \
-            switch (height) {                                                                  \
-                PASS_CASE(rows, type, 1);                                                      \
-                PASS_CASE(rows, type, 2);                                                      \
-                PASS_CASE(rows, type, 3);                                                      \
-                PASS_CASE(rows, type, 4);                                                      \
-                PASS_CASE(rows, type, 5);                                                      \
-                PASS_CASE(rows, type, 6);                                                      \
+            share_next(t, p, part, n_part, next_size);                                         \
+            for (int w = 0; w < t->n_w; w += TILE_W) {                                         \
+                switch (height) {                                                              \
+                    PASS_CASE(rows, type, panel, 1);                                           \
+                    PASS_CASE(rows, type, panel, 2);                                           \
+                    PASS_CASE(rows, type, panel, 3);                                           \
+                }                                                                              \
             }                                                                                  \
             row += height;                                                                     \
         }                                                                                      \
     }
 
-PASS_FUNCTION(pass_f32, tile_rows, PM_F32)
-PASS_FUNCTION(pass_bf16, tile_rows, PM_BF16)
-PASS_FUNCTION(pass_f16, tile_rows, PM_F16)
+PASS_FUNCTION(pass_f32, pass_rows, PM_F32, false)
+PASS_FUNCTION(pass_bf16, pass_rows, PM_BF16, false)
+PASS_FUNCTION(pass_f16, pass_rows, PM_F16, false)
+PASS_FUNCTION(pass_panel, pass_rows, PM_F32, true)
 
-/* With few rows of x: one pass over the weights as they are stored. With many: passes of MICRO_K
- * values, so that weights and x of a pass stay in the first cache, and the weights are widened
- * once for all rows. */
+/* Values of K in each of as few passes as there can be of at most `most` values. */
+ALWAYS_INLINE int64_t pass_length(int64_t k, int64_t most)
+{
+    int64_t n_pass = (k + most - 1) / most;
+    return (k + n_pass * 2 * LANES - 1) / (n_pass * 2 * LANES) * 2 * LANES;
+}
+
+/* Widens a pass of weights into the tile's room. */
+ALWAYS_INLINE void widen(const struct tile *t, struct pass *p, pm_dtype type)
+{
+    for (int j = 0; j < t->n_w; j++) {
+        float *to = t->room + j * MICRO_K - p->k;
+        int64_t k = p->k;
+        for (; k + 2 * LANES <= p->end; k += 2 * LANES) {
+            v_store(to + k, load_half(type, t->w[j], k, 0));
+            v_store(to + k + LANES, load_half(type, t->w[j], k, 1));
+        }
+        for (; k < p->end; k += LANES) {
+            int n = (int)min_i64(LANES, p->end - k);
+            v_store_n(to + k, load_n_as(type, t->w[j], k, n), n);
+        }
+    }
+    p->w[0] = (const char *)(t->room - p->k);
+}
+
+/* With few rows of x: one pass over the weights as they are stored. With many: passes whose
+ * weights stay in the first cache, widened once for all rows. */
 ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type,
                             void (*pass)(const struct tile *, struct pass *, int64_t))
 {
-    struct pass p = {.end = t->k, .sums = t->room + MICRO_ROWS * MICRO_K};
+    struct pass p = {.end = t->k, .sums = t->room};
+    int64_t length = pass_length(t->k, MICRO_K);
     for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
-    if (!t->room || t->n_x <= TILE_X || (type == PM_F32 && t->k <= MICRO_K)) {
+    if (!t->room || t->n_x <= TILE_X) {
         pass(t, &p, size_as(type));
         return;
     }
+    p.sums += MICRO_ROWS * MICRO_K;
     for (; p.k < t->k; p.k = p.end) {
-        p.end = min_i64(p.k + MICRO_K, t->k);
-        for (int j = 0; j < MICRO_ROWS && type != PM_F32; j++) {
-            float *panel = t->room + j * MICRO_K;
-            int64_t k = p.k;
-            for (; k + LANES <= p.end; k += LANES) {
-                v_store(panel + (k - p.k), load_as(type, t->w[j], k));
-            }
-            if (k < p.end) {
-                v_store(panel + (k - p.k), load_n_as(type, t->w[j], k, (int)(p.end - k)));
-            }
-            p.w[j] = (const char *)(panel - p.k);
-        }
-        pass_f32(t, &p, size_as(type));
+        p.end = min_i64(p.k + length, t->k);
+        widen(t, &p, type);
+        pass_panel(t, &p, size_as(type));
     }
 }
 
@@ -527,33 +569,29 @@ static void stream_copy(void *to, const void *from, size_t bytes)
 }
 
 /* Zeros that the compiler cannot see to be equal, so that it keeps all the sums. */
-ALWAYS_INLINE void hide_sums(vec acc[][MICRO_ROWS])
+ALWAYS_INLINE void hide_sums(vec acc[][TILE_W])
 {
-    for (int i = 0; i < TILE_X; i++) {
-        for (int j = 0; j < MICRO_ROWS; j++) {
-            acc[i][j] = (vec){0};
-            __asm__ volatile("" : V_REGISTER(acc[i][j]));
-        }
+    for (int i = 0; i < TILE_X * TILE_W; i++) {
+        acc[i / TILE_W][i % TILE_W] = (vec){0};
+        __asm__ volatile("" : V_REGISTER(acc[i / TILE_W][i % TILE_W]));
     }
 }
 
 /* As many independent sums as a tile has. */
 static double peak_f32(int64_t n)
 {
-    vec acc[TILE_X][MICRO_ROWS], w[MICRO_ROWS], sum = {0};
+    vec acc[TILE_X][TILE_W], x[TILE_X], sum = {0};
     volatile float sink;
-    for (int j = 0; j < MICRO_ROWS; j++) w[j] = v_all(0.5f);
+    for (int i = 0; i < TILE_X; i++) x[i] = v_all(0.5f);
     hide_sums(acc);
     for (int64_t r = 0; r < n; r++) {
 #pragma GCC unroll 8
-        for (int i = 0; i < TILE_X; i++) tile_step(acc[i], w, w[0]);
+        for (int j = 0; j < TILE_W; j++) step(acc, j, TILE_X, x[0], x);
     }
-    for (int i = 0; i < TILE_X; i++) {
-        for (int j = 0; j < MICRO_ROWS; j++) sum += acc[i][j];
-    }
+    for (int i = 0; i < TILE_X * TILE_W; i++) sum += acc[i / TILE_W][i % TILE_W];
     sink = v_sum(sum);
     (void)sink;
-    return 2.0 * LANES * TILE_X * MICRO_ROWS * (double)n;
+    return 2.0 * LANES * TILE_X * TILE_W * (double)n;
 }
 
 /* What every table has; a set replaces what it does better. */

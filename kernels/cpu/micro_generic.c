@@ -13,7 +13,7 @@
 #define V_REGISTER(v) "+m"(v)
 #endif
 
-enum { LANES = 4, TILE_X = 2 };
+enum { LANES = 4, TILE_W = 4, TILE_X = 2 };
 
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t ivec __attribute__((vector_size(16)));

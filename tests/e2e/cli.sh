@@ -73,8 +73,13 @@ if cmp -s "$work/first" "$work/seed2"; then
 fi
 
 # stop texts, JSON, limits
-expect 0 '"finish": "stop"' run "$model" "def add(a, b):" -n 64 --json --stop "
-"
+stop=$(tail -c +6 "$work/argument" | tr '\n' ' ' | head -c 2)
+"$program" run "$model" "def add(a, b):" -n 16 -q --ignore-eos --stop "$stop" >"$work/stopped" 2>/dev/null
+if grep -qF -e "$stop" "$work/stopped"; then
+    echo "FAILED: the stop text was given out"
+    failed=$((failed + 1))
+fi
+expect 0 '"finish": "(stop|length)"' run "$model" "def add(a, b):" -n 64 --json --stop "$stop"
 expect 0 '"top": \[\{"id"' run "$model" "def add(a, b):" -n 4 --json --logprobs 3
 expect 1 'the prompt has [0-9]+ tokens, the context is 4' run "$model" "one two three four five six seven" -c 4
 expect 2 'context: found 9999999 tokens, the model allows' run "$model" x -c 9999999

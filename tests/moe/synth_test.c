@@ -111,7 +111,7 @@ static void assert_opens(const char *folder, const char *model_type)
     assert_ok(cpu_kernels.open(&device, 0, 1), "cpu");
     assert_ok(config_load(&c, folder), model_type);
     assert_string_equal(c->model_type, model_type);
-    assert_ok(weights_open(&w, c, folder, &cpu_kernels, device), model_type);
+    assert_ok(weights_open(&w, c, folder, &cpu_kernels, device, false), model_type);
     weights_close(&w);
     config_free(c);
     cpu_kernels.close(device);
