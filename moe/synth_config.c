@@ -1,9 +1,11 @@
 /* synth_config.c - recipe + settings = config.json, and the two small files beside it.
  *
- * The text is the state: every setting parses it, and writes it anew with one value replaced.
- * That is quadratic in a file of 2 KB and needs no tree that can be changed. The writer indents
- * by 2 spaces and keeps the order of keys, so the last text is what goes to the disk. Whether
- * it makes sense is for config_parse to say. */
+ * The text is the state: a setting copies it with the bytes of one value replaced. So numbers
+ * stay as they were spelled, which matters: the Python classes that read these files refuse 7
+ * where they declare a float and 7.0 where they declare an integer. Only text that json_parse
+ * has accepted is walked here, so the walk need not look for errors. It is indented once, at
+ * the end. Whether the result makes sense is for config_parse to say.
+ */
 #include "synth_config.h"
 
 #include <stdio.h>
@@ -15,13 +17,13 @@
 enum { KEY_BYTES = 256 };
 
 static const struct synth_dtype dtypes[] = {
-    {"bf16", "bfloat16", PM_BF16, NULL},
-    {"f32", "float32", PM_F32, NULL},
-    {"f16", "float16", PM_F16, NULL},
-    {"fp8", "bfloat16", PM_BF16,
+    {"bf16", "\"bfloat16\"", PM_BF16, NULL},
+    {"f32", "\"float32\"", PM_F32, NULL},
+    {"f16", "\"float16\"", PM_F16, NULL},
+    {"fp8", "\"bfloat16\"", PM_BF16,
      "{\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", \"quant_method\": \"fp8\", "
      "\"weight_block_size\": [128, 128]}"},
-    {"mxfp4", "bfloat16", PM_BF16,
+    {"mxfp4", "\"bfloat16\"", PM_BF16,
      "{\"modules_to_not_convert\": [\"model.layers.*.self_attn\", "
      "\"model.layers.*.mlp.router\", "
      "\"model.embed_tokens\", \"lm_head\"], \"quant_method\": \"mxfp4\"}"},
@@ -39,80 +41,114 @@ pm_status synth_find_dtype(const struct synth_dtype **out, const char *name)
     return fail(PM_ERR_ARG, "dtype: found \"%s\", wanted bf16, f32, f16, fp8 or mxfp4", name);
 }
 
-static void put_line(struct json_out *o, int depth)
+/* The first byte behind the value that begins at p. */
+static const char *end_of_value(const char *p)
 {
-    json_put(o, "\n%*s", 2 * depth, "");
-}
-
-/* The shortest of the usual precisions that reads back as the same number. */
-static void put_number(struct json_out *o, const json *v)
-{
-    char text[40];
-    int64_t whole;
-    if (json_integer(v, &whole)) {
-        json_put(o, "%lld", (long long)whole);
-        return;
-    }
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, json_number(v));
-        if (strtod(text, NULL) == json_number(v)) break;
-    }
-    json_put(o, "%s", text);
-}
-
-static void put_value(struct json_out *o, const json *v, int depth)
-{
-    bool object = json_is_object(v);
-    if (json_is_string(v)) {
-        json_put_string(o, json_text(v), json_text_bytes(v));
-    } else if (json_is_number(v)) {
-        put_number(o, v);
-    } else if (!object && !json_is_array(v)) {
-        json_put(o, json_is_null(v) ? "null" : json_true(v) ? "true" : "false");
-    } else {
-        json_put(o, object ? "{" : "[");
-        for (const json *m = json_child(v); m; m = json_next(m)) {
-            put_line(o, depth + 1);
-            if (object) {
-                json_put_string(o, json_key(m), json_key_bytes(m));
-                json_put(o, ": ");
+    int depth = 0;
+    if (!strchr("{[\"", *p)) return p + strcspn(p, ",]} \t\r\n");
+    do {
+        depth += (*p == '{' || *p == '[') - (*p == '}' || *p == ']');
+        if (*p == '"') {
+            for (p++; *p != '"'; p++) {
+                if (*p == '\\') p++;
             }
-            put_value(o, m, depth + 1);
-            if (json_next(m)) json_put(o, ",");
         }
-        if (json_child(v)) put_line(o, depth);
-        json_put(o, object ? "}" : "]");
+        p++;
+    } while (depth > 0);
+    return p;
+}
+
+/* A member of an object as it is spelled. */
+struct member {
+    const char *key, *value; /* the key with its quotes */
+    int key_bytes, value_bytes;
+};
+
+/* *at is behind the opening brace or where the last call left it. */
+static bool next_member(const char **at, struct member *m)
+{
+    static const char space[] = " \t\r\n,";
+    const char *end;
+    m->key = *at + strspn(*at, space);
+    if (*m->key != '"') return false;
+    end = end_of_value(m->key);
+    m->key_bytes = (int)(end - m->key);
+    m->value = strchr(end, ':') + 1;
+    m->value += strspn(m->value, space);
+    *at = end_of_value(m->value);
+    m->value_bytes = (int)(*at - m->value);
+    return true;
+}
+
+static void put_changed(struct json_out *o, const char *object, const char *key,
+                        const char *value);
+
+/* The value, or for a key inside the old value, that one changed. */
+static void put_new(struct json_out *o, const char *old, const char *key, const char *value)
+{
+    if (*key) {
+        put_changed(o, *old == '{' ? old : "{}", key + 1, value);
+    } else {
+        json_put(o, "%s", value);
     }
 }
 
-/* `object` (NULL: an empty one) with the value under a dotted key replaced or appended. */
-static void put_changed(struct json_out *o, const json *object, const char *key,
-                        const json *value, int depth)
+/* `object` with the value under a dotted key replaced or appended. */
+static void put_changed(struct json_out *o, const char *object, const char *key,
+                        const char *value)
 {
+    struct json_out name = {0};
+    struct member m;
     size_t n = strcspn(key, ".");
-    const char *rest = key[n] ? key + n + 1 : NULL;
-    const json *old = NULL, *m = json_child(object);
-    bool done = false;
+    const char *comma = "";
+    bool found = false;
+    json_put_string(&name, key, n);
+    if (name.status != PM_OK) o->status = name.status;
     json_put(o, "{");
-    while (m || !done) {
-        bool same = !m || (json_key_bytes(m) == n && memcmp(json_key(m), key, n) == 0);
-        put_line(o, depth + 1);
-        json_put_string(o, m ? json_key(m) : key, m ? json_key_bytes(m) : n);
-        json_put(o, ": ");
-        old = json_is_object(m) ? m : NULL;
-        if (!same) {
-            put_value(o, m, depth + 1);
-        } else if (rest) {
-            put_changed(o, old, rest, value, depth + 1);
+    for (const char *at = object + 1; o->status == PM_OK && next_member(&at, &m);) {
+        json_put(o, "%s%.*s:", comma, m.key_bytes, m.key);
+        if ((size_t)m.key_bytes == name.n && memcmp(m.key, name.text, name.n) == 0) {
+            put_new(o, m.value, key + n, value);
+            found = true;
         } else {
-            put_value(o, value, depth + 1);
+            json_put(o, "%.*s", m.value_bytes, m.value);
         }
-        done = done || same;
-        if (m) m = json_next(m);
-        if (m || !done) json_put(o, ",");
+        comma = ",";
     }
-    put_line(o, depth);
+    if (!found) {
+        json_put(o, "%s%s:", comma, name.text ? name.text : "");
+        put_new(o, "", key + n, value);
+    }
     json_put(o, "}");
+    free(name.text);
+}
+
+/* Indents by 2 spaces, one member or element a line. */
+static void put_pretty(struct json_out *o, const char *text)
+{
+    int depth = 0;
+    for (const char *p = text; *p; p++) {
+        const char *end = end_of_value(p);
+        if (strchr("{[", *p)) {
+            const char *inside = p + 1 + strspn(p + 1, " \t\r\n");
+            bool empty = strchr("}]", *inside) != NULL;
+            if (empty) {
+                json_put(o, "%c%c", *p, *inside);
+                p = inside;
+            } else {
+                json_put(o, "%c\n%*s", *p, 2 * ++depth, "");
+            }
+        } else if (strchr("}]", *p)) {
+            json_put(o, "\n%*s%c", 2 * --depth, "", *p);
+        } else if (*p == ',') {
+            json_put(o, ",\n%*s", 2 * depth, "");
+        } else if (*p == ':') {
+            json_put(o, ": ");
+        } else if (!strchr(" \t\r\n", *p)) {
+            json_put(o, "%.*s", (int)(end - p), p);
+            p = end - 1;
+        }
+    }
 }
 
 /* The object of the text model's settings: the root, or the one that its family nests. */
@@ -130,9 +166,9 @@ static const json *find_model(const json *root, const char **nested)
     return root;
 }
 
-/* Puts `value` under `key` into the text; with `missing` only where the model has no such key.
+/* Puts the JSON text `value` under `key`; with `missing` only where the model has no such key.
  */
-static pm_status set_value(struct json_out *text, const char *key, const json *value,
+static pm_status set_value(struct json_out *text, const char *key, const char *value,
                            bool missing)
 {
     struct json_doc *doc;
@@ -148,7 +184,7 @@ static pm_status set_value(struct json_out *text, const char *key, const json *v
     if (json_get(root, first) || strcmp(first, "quantization_config") == 0) nested = NULL;
     snprintf(path, sizeof path, "%s%s%s", nested ? nested : "", nested ? "." : "", key);
     if (!missing || !json_get(nested ? model : root, key)) {
-        put_changed(&changed, root, path, value, 0);
+        put_changed(&changed, text->text, path, value);
         free(text->text);
         *text = changed;
     }
@@ -156,22 +192,20 @@ static pm_status set_value(struct json_out *text, const char *key, const json *v
     return text->status;
 }
 
-/* The same from the value's text: JSON, or else a string. */
-static pm_status set_text(struct json_out *text, const char *key, const char *value,
-                          bool missing)
+/* The same with a value that is JSON, or else a string. */
+static pm_status set_text(struct json_out *text, const char *key, const char *value)
 {
+    struct json_out quoted = {0};
     struct json_doc *doc;
     pm_status status;
-    if (json_parse(&doc, key, value, strlen(value)) != PM_OK) {
-        struct json_out quoted = {0};
-        json_put_string(&quoted, value, strlen(value));
-        status = quoted.status;
-        if (status == PM_OK) status = json_parse(&doc, key, quoted.text, quoted.n);
-        free(quoted.text);
-        TRY(status);
+    if (json_parse(&doc, key, value, strlen(value)) == PM_OK) {
+        json_free(doc);
+        return set_value(text, key, value, false);
     }
-    status = set_value(text, key, json_root(doc), missing);
-    json_free(doc);
+    json_put_string(&quoted, value, strlen(value));
+    status = quoted.status;
+    if (status == PM_OK) status = set_value(text, key, quoted.text, false);
+    free(quoted.text);
     return status;
 }
 
@@ -187,7 +221,7 @@ static pm_status set_option(struct json_out *text, const char *option)
     if (key[0] == '.' || key[n - 1] == '.' || strstr(key, "..")) {
         return fail(PM_ERR_ARG, "setting \"%.100s\": an empty name between dots", option);
     }
-    return set_text(text, key, option + n + 1, false);
+    return set_text(text, key, option + n + 1);
 }
 
 static const struct synth_recipe *find_recipe(const char *name)
@@ -200,20 +234,23 @@ static const struct synth_recipe *find_recipe(const char *name)
 
 static pm_status apply_recipe(struct json_out *text, const struct synth_recipe *r)
 {
-    struct json_doc *doc;
-    pm_status status = PM_OK;
-    if (r->base) {
-        TRY(apply_recipe(text, find_recipe(r->base)));
-    } else {
-        json_put(text, "{}");
-        TRY(text->status);
+    struct json_out key = {0}, value = {0};
+    struct member m;
+    if (!r->base) {
+        json_put(text, "%s", r->text);
+        return text->status;
     }
-    TRY(json_parse(&doc, r->name, r->text, strlen(r->text)));
-    for (const json *m = json_child(json_root(doc)); m && status == PM_OK; m = json_next(m)) {
-        status = set_value(text, json_key(m), m, false);
+    TRY(apply_recipe(text, find_recipe(r->base)));
+    for (const char *at = r->text + 1; text->status == PM_OK && next_member(&at, &m);) {
+        key.n = value.n = 0;
+        json_put(&key, "%.*s", m.key_bytes - 2, m.key + 1);
+        json_put(&value, "%.*s", m.value_bytes, m.value);
+        text->status = key.status != PM_OK ? key.status : value.status;
+        if (text->status == PM_OK) set_value(text, key.text, value.text, false);
     }
-    json_free(doc);
-    return status;
+    free(key.text);
+    free(value.text);
+    return text->status;
 }
 
 static pm_status unknown_family(const char *name)
@@ -240,24 +277,29 @@ static pm_status set_tokens(struct json_out *text)
     json_integer(json_get(find_model(json_root(doc), &nested), "vocab_size"), &vocab);
     json_free(doc);
     snprintf(id, sizeof id, "%d", SYNTH_END);
-    TRY(set_text(text, "bos_token_id", vocab > SYNTH_END ? id : "null", true));
-    return set_text(text, "eos_token_id", vocab > SYNTH_END ? id : "null", true);
+    TRY(set_value(text, "bos_token_id", vocab > SYNTH_END ? id : "null", true));
+    return set_value(text, "eos_token_id", vocab > SYNTH_END ? id : "null", true);
 }
 
 pm_status synth_config(struct json_out *text, const struct synth_options *o,
                        const struct synth_dtype *dtype)
 {
     const struct synth_recipe *r = find_recipe(o->family);
+    struct json_out pretty = {0};
     if (!r || r->name[0] == '*') return unknown_family(o->family);
     TRY(apply_recipe(text, r));
     for (int i = 0; i < o->n_set; i++) {
         TRY(set_option(text, o->set[i]));
     }
-    TRY(set_text(text, "torch_dtype", dtype->torch, true));
+    TRY(set_value(text, "torch_dtype", dtype->torch, true));
     if (dtype->quantisation) {
-        TRY(set_text(text, "quantization_config", dtype->quantisation, true));
+        TRY(set_value(text, "quantization_config", dtype->quantisation, true));
     }
-    return set_tokens(text);
+    TRY(set_tokens(text));
+    put_pretty(&pretty, text->text);
+    free(text->text);
+    *text = pretty;
+    return text->status;
 }
 
 const char *synth_prefix(const struct json_out *text)

@@ -17,7 +17,7 @@ extern const struct synth_recipe synth_recipes[]; /* ends with a name of NULL */
 /* How tensors are stored. */
 struct synth_dtype {
     const char *name;         /* of synth_options.dtype */
-    const char *torch;        /* torch_dtype of config.json */
+    const char *torch;        /* torch_dtype of config.json, with its quotes */
     pm_dtype plain;           /* the type of what is not quantised */
     const char *quantisation; /* quantization_config of config.json, or NULL */
 };
@@ -25,8 +25,8 @@ struct synth_dtype {
 /* PM_ERR_ARG lists the names; NULL is bf16. */
 pm_status synth_find_dtype(const struct synth_dtype **out, const char *name);
 
-/* Appends config.json: the recipe of o->family, then o->set, then torch_dtype,
- * quantization_config, bos_token_id and eos_token_id where nobody has set them.
+/* *text (empty before) becomes config.json: the recipe of o->family, then o->set, then
+ * torch_dtype, quantization_config, bos_token_id and eos_token_id where nobody has set them.
  *
  * A setting is key=value; the value is JSON, or a string when it is not valid JSON. Dots in the
  * key enter objects (ffn_config.moe_top_k) and make them where there are none. In a family that

@@ -95,7 +95,10 @@ ALWAYS_INLINE int64_t size_as(pm_dtype type)
     return type == PM_F32 ? 4 : 2;
 }
 
-enum { LINE = 64 };
+enum {
+    LINE = 64,    /* bytes that come from memory at once */
+    WIDEN_X = 8,  /* rows of x from which on widened weights are worth storing */
+};
 
 /* What one pass over the rows of x computes: values k .. end - 1 of the reduction. */
 struct pass {
@@ -293,7 +296,7 @@ ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type,
     struct pass p = {.end = t->k, .sums = t->room};
     int64_t length = pass_length(t->k, MICRO_K);
     for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
-    if (!t->room || t->n_x <= TILE_X) {
+    if (!t->room || t->n_x < WIDEN_X) {
         pass(t, &p, size_as(type));
         return;
     }
