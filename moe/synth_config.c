@@ -25,8 +25,8 @@ static const struct synth_dtype dtypes[] = {
      "\"weight_block_size\": [128, 128]}"},
     {"mxfp4", "\"bfloat16\"", PM_BF16,
      "{\"modules_to_not_convert\": [\"model.layers.*.self_attn\", "
-     "\"model.layers.*.mlp.router\", "
-     "\"model.embed_tokens\", \"lm_head\"], \"quant_method\": \"mxfp4\"}"},
+     "\"model.layers.*.mlp.router\", \"model.embed_tokens\", \"lm_head\"], "
+     "\"quant_method\": \"mxfp4\"}"},
 };
 
 pm_status synth_find_dtype(const struct synth_dtype **out, const char *name)
@@ -128,7 +128,6 @@ static void put_pretty(struct json_out *o, const char *text)
 {
     int depth = 0;
     for (const char *p = text; *p; p++) {
-        const char *end = end_of_value(p);
         if (strchr("{[", *p)) {
             const char *inside = p + 1 + strspn(p + 1, " \t\r\n");
             bool empty = strchr("}]", *inside) != NULL;
@@ -145,6 +144,7 @@ static void put_pretty(struct json_out *o, const char *text)
         } else if (*p == ':') {
             json_put(o, ": ");
         } else if (!strchr(" \t\r\n", *p)) {
+            const char *end = end_of_value(p);
             json_put(o, "%.*s", (int)(end - p), p);
             p = end - 1;
         }

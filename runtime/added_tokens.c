@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizer_json.h"
+
 struct finder {
     const struct added_token **pattern; /* [n] sorted by bytes, each once */
     size_t n;
@@ -147,27 +149,18 @@ pm_status added_tokens_split(const struct added_tokens *a, bool normalized, bool
 
 /* Reading */
 
-static pm_status read_flag(struct json_doc *doc, const json *object, const char *key, bool *out)
-{
-    if (!json_get(object, key)) return json_fail(doc, object, key);
-    return json_want_bool(doc, object, key, out);
-}
-
 static pm_status read_token(struct added_token *t, struct json_doc *doc, const json *v)
 {
-    const char *content;
     int id;
     if (!json_is_object(v)) return json_fail(doc, v, "an added token");
-    TRY(json_need_text(doc, v, "content", &content));
     TRY(json_need_int(doc, v, "id", 0, MAX_TOKEN_ID, &id));
-    TRY(read_flag(doc, v, "single_word", &t->single_word));
-    TRY(read_flag(doc, v, "lstrip", &t->left));
-    TRY(read_flag(doc, v, "rstrip", &t->right));
-    TRY(read_flag(doc, v, "normalized", &t->normalized));
-    TRY(read_flag(doc, v, "special", &t->special));
+    TRY(tokenizer_need_bool(doc, v, "single_word", &t->single_word));
+    TRY(tokenizer_need_bool(doc, v, "lstrip", &t->left));
+    TRY(tokenizer_need_bool(doc, v, "rstrip", &t->right));
+    TRY(tokenizer_need_bool(doc, v, "normalized", &t->normalized));
+    TRY(tokenizer_need_bool(doc, v, "special", &t->special));
     t->id = id;
-    t->n = json_text_bytes(json_get(v, "content"));
-    return copy_text(&t->content, content, t->n);
+    return tokenizer_need_bytes(doc, v, "content", &t->content, &t->n);
 }
 
 static pm_status set_pattern(struct added_token *t, const struct normalizer *z,
@@ -248,6 +241,16 @@ static pm_status drop_repeats(struct added_tokens *a)
     return PM_OK;
 }
 
+static pm_status fail_id(struct json_doc *doc, const struct added_token *t, const char *owner,
+                         size_t n)
+{
+    char shown[JSON_EXCERPT], other[JSON_EXCERPT];
+    return fail(PM_ERR_FORMAT,
+                "%s: added token \"%s\": found id %d, which is \"%s\", wanted its own",
+                json_name(doc), json_excerpt(shown, t->content, t->n), t->id,
+                json_excerpt(other, owner, n));
+}
+
 static pm_status check_ids(const struct added_tokens *a, struct json_doc *doc,
                            const struct vocabulary *v)
 {
@@ -256,14 +259,10 @@ static pm_status check_ids(const struct added_tokens *a, struct json_doc *doc,
         size_t n;
         const char *owner = vocabulary_token(v, t->id, &n);
         if (owner && (n != t->n || memcmp(owner, t->content, n) != 0)) {
-            return fail(PM_ERR_FORMAT, "%s: added token \"%.100s\": found id %d, which is "
-                        "\"%.100s\", wanted an id of its own", json_name(doc), t->content,
-                        t->id, owner);
+            return fail_id(doc, t, owner, n);
         }
         if (i > 0 && a->by_id[i - 1]->id == t->id) {
-            return fail(PM_ERR_FORMAT, "%s: added token \"%.100s\": found id %d, which is "
-                        "\"%.100s\", wanted an id of its own", json_name(doc), t->content,
-                        t->id, a->by_id[i - 1]->content);
+            return fail_id(doc, t, a->by_id[i - 1]->content, a->by_id[i - 1]->n);
         }
     }
     return PM_OK;

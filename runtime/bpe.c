@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "merges.h"
+#include "tokenizer_json.h"
 #include "unicode.h"
 
 enum {
@@ -222,8 +223,9 @@ static pm_status add_unknown(const struct bpe *b, struct bpe_words *w, bool *wai
     }
     if (!b->unknown.text) return PM_OK; /* without an unknown token it is dropped */
     if (b->unknown_id < 0) {
-        return fail(PM_ERR_FORMAT, "the unknown token \"%.100s\" is not in the vocabulary",
-                    b->unknown.text);
+        char shown[JSON_EXCERPT];
+        return fail(PM_ERR_FORMAT, "the unknown token \"%s\" is not in the vocabulary",
+                    json_excerpt(shown, b->unknown.text, b->unknown.n));
     }
     if (*waits && !b->fuse_unknown) TRY(add_symbol(w, b->unknown_id));
     *waits = true;
@@ -424,10 +426,7 @@ static pm_status read_model(struct bpe *b, struct json_doc *doc, const json *mod
     const json *vocabulary = json_get(model, "vocab"), *merges = json_get(model, "merges");
     if (!json_is_object(model)) return json_fail(doc, model, "a model");
     TRY(json_want_text(doc, model, "type", &type));
-    if (strcmp(type, "BPE") != 0) {
-        return fail(PM_ERR_UNSUPPORTED, "%s: model %.40s is not supported", json_name(doc),
-                    type);
-    }
+    if (strcmp(type, "BPE") != 0) return tokenizer_fail_type(doc, "model", type);
     if (!json_is_object(vocabulary) || !merges) {
         return json_fail(doc, model, "a model with vocab and merges");
     }

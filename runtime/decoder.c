@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizer_json.h"
+
 enum { MAX_STAGES = 64, MAX_TOKEN_BYTES = 1 << 26 };
 
 static const char REPLACEMENT_TEXT[] = "\xef\xbf\xbd";
@@ -406,31 +408,16 @@ pm_status decoding_end(struct decoding *s, struct text *out)
 
 static pm_status read_replace(struct stage *g, struct json_doc *doc, const json *v)
 {
-    const char *content;
     size_t n;
-    TRY(json_need_text(doc, v, "content", &content));
-    g->content.n = json_text_bytes(json_get(v, "content"));
-    TRY(copy_text(&g->content.text, content, g->content.n));
+    TRY(tokenizer_need_bytes(doc, v, "content", &g->content.text, &g->content.n));
     TRY(pattern_parse(&g->pattern, doc, v, "pattern"));
     if (!pattern_literal_text(g->pattern, &n) || n == 0) g->take = take_replace_whole;
     return PM_OK;
 }
 
-static pm_status read_character(struct json_doc *doc, const json *v, const char *key,
-                                uint32_t *out)
-{
-    const char *text;
-    TRY(json_need_text(doc, v, key, &text));
-    if (*text == 0 || text[utf8_bytes(*text)] != 0) {
-        return json_fail(doc, json_get(v, key), "one character");
-    }
-    *out = utf8_next(&text);
-    return PM_OK;
-}
-
 static pm_status read_strip(struct stage *g, struct json_doc *doc, const json *v)
 {
-    TRY(read_character(doc, v, "content", &g->character));
+    TRY(tokenizer_need_character(doc, v, "content", &g->character));
     TRY(json_need_int(doc, v, "start", 0, 1 << 20, &g->start));
     return json_need_int(doc, v, "stop", 0, 1 << 20, &g->stop);
 }
@@ -439,7 +426,7 @@ static pm_status read_metaspace(struct stage *g, struct json_doc *doc, const jso
 {
     const char *scheme = "always";
     bool add = true;
-    TRY(read_character(doc, v, "replacement", &g->character));
+    TRY(tokenizer_need_character(doc, v, "replacement", &g->character));
     TRY(json_want_bool(doc, v, "add_prefix_space", &add));
     TRY(json_want_text(doc, v, "prepend_scheme", &scheme));
     g->drops_first = add && strcmp(scheme, "never") != 0;
@@ -490,7 +477,7 @@ static pm_status read_stage(struct decoder *d, struct json_doc *doc, const json 
         g->finish = kinds[i].finish;
         return kinds[i].read ? kinds[i].read(g, doc, v) : PM_OK;
     }
-    return fail(PM_ERR_UNSUPPORTED, "%s: decoder %.40s is not supported", json_name(doc), type);
+    return tokenizer_fail_type(doc, "decoder", type);
 }
 
 pm_status decoder_parse(struct decoder **out, struct json_doc *doc, const json *v)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "normal_form.h"
+#include "tokenizer_json.h"
 
 enum {
     /* A file whose replacements feed each other could grow a text without end. Honest growth
@@ -209,34 +210,21 @@ pm_status normalizer_run(const struct normalizer *z, struct matcher *m, struct p
 
 /* Reading */
 
-static pm_status read_content(struct step *s, struct json_doc *doc, const json *v,
-                              const char *key)
-{
-    const char *text;
-    TRY(json_need_text(doc, v, key, &text));
-    s->n_content = json_text_bytes(json_get(v, key));
-    return copy_text(&s->content, text, s->n_content);
-}
-
 static pm_status read_prepend(struct step *s, struct json_doc *doc, const json *v)
 {
-    return read_content(s, doc, v, "prepend");
+    return tokenizer_need_bytes(doc, v, "prepend", &s->content, &s->n_content);
 }
 
 static pm_status read_replace(struct step *s, struct json_doc *doc, const json *v)
 {
-    TRY(read_content(s, doc, v, "content"));
+    TRY(tokenizer_need_bytes(doc, v, "content", &s->content, &s->n_content));
     return pattern_parse(&s->pattern, doc, v, "pattern");
 }
 
 static pm_status read_strip(struct step *s, struct json_doc *doc, const json *v)
 {
-    if (!json_is_bool(json_get(v, "strip_left")) || !json_is_bool(json_get(v, "strip_right"))) {
-        return json_fail(doc, v, "strip_left and strip_right");
-    }
-    s->left = json_true(json_get(v, "strip_left"));
-    s->right = json_true(json_get(v, "strip_right"));
-    return PM_OK;
+    TRY(tokenizer_need_bool(doc, v, "strip_left", &s->left));
+    return tokenizer_need_bool(doc, v, "strip_right", &s->right);
 }
 
 static const struct {
@@ -277,8 +265,7 @@ static pm_status read_step(struct normalizer *z, struct json_doc *doc, const jso
         *s = (struct step){.run = kinds[i].run, .form = kinds[i].form};
         return kinds[i].read ? kinds[i].read(s, doc, v) : PM_OK;
     }
-    return fail(PM_ERR_UNSUPPORTED, "%s: normalizer %.40s is not supported", json_name(doc),
-                type);
+    return tokenizer_fail_type(doc, "normalizer", type);
 }
 
 pm_status normalizer_parse(struct normalizer **out, struct json_doc *doc, const json *v)

@@ -24,8 +24,7 @@ enum {
     STACK_START_BYTES = 32 << 10,
     HEAP_KIB = 256 << 10,
     MATCH_LIMIT = 20000000,
-    MAX_PATTERN_BYTES = 1 << 16,
-    SHOWN_BYTES = 200
+    MAX_PATTERN_BYTES = 1 << 16
 };
 
 struct pattern {
@@ -41,16 +40,12 @@ struct matcher {
     pcre2_match_data *data;
 };
 
-static int shown(size_t n)
-{
-    return n < SHOWN_BYTES ? (int)n : SHOWN_BYTES;
-}
-
 static pm_status compile(struct pattern *p, const char *name, const struct text *rewritten)
 {
     const uint32_t flags = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     PCRE2_UCHAR message[128];
+    char shown[JSON_EXCERPT];
     PCRE2_SIZE at;
     int code;
     if (!context) return fail(PM_ERR_NOMEM, "%s: no memory for a pattern", name);
@@ -61,8 +56,8 @@ static pm_status compile(struct pattern *p, const char *name, const struct text 
     pcre2_compile_context_free(context);
     if (!p->code) {
         pcre2_get_error_message(code, message, sizeof message);
-        return fail(PM_ERR_UNSUPPORTED, "%s: pattern \"%.*s\": %s", name, shown(p->n),
-                    p->source, (const char *)message);
+        return fail(PM_ERR_UNSUPPORTED, "%s: pattern \"%s\": %s", name,
+                    json_excerpt(shown, p->source, p->n), (const char *)message);
     }
     /* Without machine code (a hardened system may refuse it) the interpreter does the work. */
     p->compiled = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0;
@@ -177,6 +172,7 @@ static pm_status find_regex(struct search *s, size_t *start, size_t *end, bool *
     struct matcher *m = s->matcher;
     PCRE2_SPTR subject = (PCRE2_SPTR)s->subject;
     PCRE2_UCHAR message[128];
+    char shown[JSON_EXCERPT];
     int got = PCRE2_ERROR_JIT_STACKLIMIT;
     if (p->compiled) {
         got = pcre2_jit_match(p->code, subject, s->n, s->from, 0, m->data, m->context);
@@ -194,8 +190,8 @@ static pm_status find_regex(struct search *s, size_t *start, size_t *end, bool *
     }
     if (got == PCRE2_ERROR_NOMATCH) return PM_OK;
     pcre2_get_error_message(got, message, sizeof message);
-    return fail(PM_ERR_TOO_LONG, "pattern \"%.*s\" on a text of %zu bytes: %s", shown(p->n),
-                p->source, s->n, (const char *)message);
+    return fail(PM_ERR_TOO_LONG, "pattern \"%s\" on a text of %zu bytes: %s",
+                json_excerpt(shown, p->source, p->n), s->n, (const char *)message);
 }
 
 static void find_literal(const struct search *s, size_t *start, size_t *end, bool *found)

@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "moe/json.h"
+
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -92,9 +94,9 @@ static const struct {
 
 pm_status pattern_fail(const struct pattern_reader *r, pm_status status, const char *what)
 {
-    int n = r->n < 200 ? (int)r->n : 200;
-    return fail(status, "%s: pattern \"%.*s\"%s: %s", r->name, n, r->source,
-                r->n > 200 ? "..." : "", what);
+    char shown[JSON_EXCERPT];
+    return fail(status, "%s: pattern \"%s\": %s", r->name,
+                json_excerpt(shown, r->source, r->n), what);
 }
 
 static pm_status put_string(struct text *out, const char *s)

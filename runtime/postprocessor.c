@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizer_json.h"
+
 static pm_status put_integer(struct id_list *list, struct json_doc *doc, const json *v)
 {
     int64_t value;
@@ -92,8 +94,7 @@ static pm_status read_processor(struct postprocessor *p, struct json_doc *doc, c
         }
         return template ? read_template(p, doc, v) : read_bert(p, doc, v);
     }
-    return fail(PM_ERR_UNSUPPORTED, "%s: post_processor %.40s is not supported",
-                json_name(doc), type);
+    return tokenizer_fail_type(doc, "post_processor", type);
 }
 
 pm_status postprocessor_parse(struct postprocessor *p, struct json_doc *doc, const json *v)

@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizer_json.h"
+
 enum { MAX_STAGES = 64 };
 
 static const char GPT2_PATTERN[] =
@@ -301,35 +303,17 @@ static pm_status read_behavior(struct stage *s, struct json_doc *doc, const json
     return PM_OK;
 }
 
-static pm_status read_bool(struct json_doc *doc, const json *object, const char *key, bool *out)
-{
-    if (!json_get(object, key)) return json_fail(doc, object, key);
-    return json_want_bool(doc, object, key, out);
-}
-
-static pm_status read_character(struct json_doc *doc, const json *object, const char *key,
-                                uint32_t *out)
-{
-    const char *text;
-    TRY(json_need_text(doc, object, key, &text));
-    if (*text == 0 || text[utf8_bytes(*text)] != 0) {
-        return json_fail(doc, json_get(object, key), "one character");
-    }
-    *out = utf8_next(&text);
-    return PM_OK;
-}
-
 static pm_status read_split(struct stage *s, struct json_doc *doc, const json *v)
 {
     TRY(read_behavior(s, doc, v));
-    TRY(read_bool(doc, v, "invert", &s->invert));
+    TRY(tokenizer_need_bool(doc, v, "invert", &s->invert));
     return pattern_parse(&s->pattern, doc, v, "pattern");
 }
 
 static pm_status read_byte_level(struct stage *s, struct json_doc *doc, const json *v)
 {
     bool use_regex = true;
-    TRY(read_bool(doc, v, "add_prefix_space", &s->add_space));
+    TRY(tokenizer_need_bool(doc, v, "add_prefix_space", &s->add_space));
     TRY(json_want_bool(doc, v, "use_regex", &use_regex));
     if (!use_regex) return PM_OK;
     return pattern_regex(&s->pattern, json_name(doc), GPT2_PATTERN, sizeof GPT2_PATTERN - 1);
@@ -339,7 +323,7 @@ static pm_status read_metaspace(struct stage *s, struct json_doc *doc, const jso
 {
     bool add = true;
     int scheme = ALWAYS;
-    TRY(read_character(doc, v, "replacement", &s->character));
+    TRY(tokenizer_need_character(doc, v, "replacement", &s->character));
     TRY(json_want_bool(doc, v, "add_prefix_space", &add));
     if (json_get(v, "prepend_scheme")) {
         TRY(read_name(doc, v, "prepend_scheme", schemes, 3, &scheme));
@@ -354,7 +338,7 @@ static pm_status read_metaspace(struct stage *s, struct json_doc *doc, const jso
 static pm_status read_digits(struct stage *s, struct json_doc *doc, const json *v)
 {
     bool individual = false;
-    TRY(read_bool(doc, v, "individual_digits", &individual));
+    TRY(tokenizer_need_bool(doc, v, "individual_digits", &individual));
     s->behavior = individual ? ISOLATED : CONTIGUOUS;
     return PM_OK;
 }
@@ -366,7 +350,7 @@ static pm_status read_punctuation(struct stage *s, struct json_doc *doc, const j
 
 static pm_status read_delimiter(struct stage *s, struct json_doc *doc, const json *v)
 {
-    return read_character(doc, v, "delimiter", &s->character);
+    return tokenizer_need_character(doc, v, "delimiter", &s->character);
 }
 
 static const struct kind {
@@ -422,8 +406,7 @@ static pm_status read_stage(struct pretokenizer *p, struct json_doc *doc, const 
         }
         return PM_OK;
     }
-    return fail(PM_ERR_UNSUPPORTED, "%s: pre_tokenizer %.40s is not supported", json_name(doc),
-                type);
+    return tokenizer_fail_type(doc, "pre_tokenizer", type);
 }
 
 /* Puts a stage that spells the alphabet out behind each ByteLevel but a last one. */

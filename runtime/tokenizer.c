@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizer_json.h"
 #include "tokenizer_parts.h"
 
 enum { MAX_FILE_BYTES = 256 << 20, MAX_TEXT_BYTES = 1 << 30, MAX_IDLE = 32, KEPT_BYTES = 1 << 20 };
@@ -93,10 +94,7 @@ static pm_status parse_parts(struct tokenizer *t, struct json_doc *doc)
     pm_status status;
     if (!json_is_object(root)) return json_fail(doc, root, "an object");
     TRY(json_want_text(doc, root, "version", &version));
-    if (strcmp(version, "1.0") != 0) {
-        return fail(PM_ERR_UNSUPPORTED, "%s: version %.20s is not supported", json_name(doc),
-                    version);
-    }
+    if (strcmp(version, "1.0") != 0) return tokenizer_fail_type(doc, "version", version);
     if (!json_get(root, "model")) return json_fail(doc, root, "a tokenizer with a model");
     TRY(normalizer_parse(&t->normalizer, doc, json_get(root, "normalizer")));
     TRY(pretokenizer_parse(&t->pretokenizer, doc, json_get(root, "pre_tokenizer")));

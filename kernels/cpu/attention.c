@@ -21,7 +21,7 @@
 
 #include "kernels/cpu/ops.h"
 
-enum { TASK_QUERIES = 64, SCORE_FLOATS = 1 << 18, VALUE_QUERIES = 8 };
+enum { TASK_QUERIES = 64, SCORE_FLOATS = 1 << 18, MIN_QUERIES = 8 };
 
 /* One query vector of a task. */
 struct query {
@@ -65,7 +65,7 @@ static const char *value_at(const struct span *s, int64_t position)
 static int task_queries(int64_t n_kv)
 {
     int64_t n = SCORE_FLOATS / max_i64(n_kv, 1);
-    return (int)min_i64(TASK_QUERIES, max_i64(n, VALUE_QUERIES));
+    return (int)min_i64(TASK_QUERIES, max_i64(n, MIN_QUERIES));
 }
 
 static size_t padded(size_t bytes)
@@ -110,31 +110,47 @@ static void scores(const struct span *s, const struct query *query, int n, int f
     }
 }
 
-static void add_value(const struct span *s, float *out, float p, const char *v)
-{
-    const void *value = v;
-    if (s->kv->type == PM_F32) {
-        s->m->axpy_f32(out, p, value, s->v_dim);
-    } else if (s->kv->type == PM_BF16) {
-        s->m->axpy_bf16(out, p, value, s->v_dim);
-    } else {
-        s->m->axpy_f16(out, p, value, s->v_dim);
-    }
-}
-
-/* The softmax of one query over its visible scores, in place; returns 1 / sum. */
-static float softmax(const struct span *s, const struct query *q, float *score)
+/* The softmax of one query over its visible scores, in place, without the division: returns
+ * 1 / sum. Scores of positions that only other queries of the task see become 0. */
+static float softmax(const struct span *s, const struct query *q, float *score, int first,
+                     int end)
 {
     int n = q->end - q->first;
+    float *visible = score + (q->first - first);
     float max, sum;
     for (int j = 0; j < n; j++) {
-        score[j] *= s->scale;
+        visible[j] *= s->scale;
     }
-    max = s->m->max(score, n);
+    max = s->m->max(visible, n);
     if (q->sink && *q->sink > max) max = *q->sink;
-    sum = s->m->exp_sum(score, n, max);
+    sum = s->m->exp_sum(visible, n, max);
     if (q->sink) sum += expf(*q->sink - max);
+    memset(score, 0, (size_t)(q->first - first) * sizeof *score);
+    memset(score + (q->end - first), 0, (size_t)(end - q->end) * sizeof *score);
     return 1 / sum;
+}
+
+/* out[i] += sum over j of score[i, j] v[j], a block of the cache at a time. A query takes part
+ * in the blocks that its span touches; zero scores there add nothing. */
+static void weighted_sums(const struct span *s, const struct query *query, int n,
+                          const float *score, int64_t stride, int first, int end)
+{
+    float *y[TASK_QUERIES];
+    const float *p[TASK_QUERIES];
+    struct values values = {.dim = s->v_dim, .y = y, .p = p};
+    values.v_stride = (int64_t)element(s->kv->type) * (s->v_is_k ? s->kv->k_dim : s->kv->v_dim);
+    for (int j = first, stop; j < end; j = stop) {
+        stop = (int)min_i64(end, (j / KV_BLOCK + 1) * KV_BLOCK);
+        values.v = value_at(s, j);
+        values.n_row = stop - j;
+        values.n_query = 0;
+        for (int i = 0; i < n; i++) {
+            if (query[i].first >= stop || query[i].end <= j) continue;
+            y[values.n_query] = query[i].out;
+            p[values.n_query++] = score + i * stride + (j - first);
+        }
+        if (values.n_query) s->m->values[s->kv->type](&values);
+    }
 }
 
 /* All of a task. Scratch: scores, then converted queries. */
@@ -153,18 +169,13 @@ static void attend(const struct span *s, const struct query *query, int n, char 
     scores(s, query, n, first, end, score, stride,
            scratch + padded((size_t)task_queries(n_kv) * (size_t)(n_kv + KV_BLOCK) * 4));
     for (int i = 0; i < n; i++) {
-        inverse[i] = softmax(s, &query[i], score + i * stride + (query[i].first - first));
+        inverse[i] = softmax(s, &query[i], score + i * stride, first, end);
         memset(query[i].out, 0, (size_t)s->v_dim * sizeof(float));
     }
-    /* A few queries at a time keep their sums in the first cache while values stream by. */
-    for (int i0 = 0; i0 < n; i0 += VALUE_QUERIES) {
-        int i1 = (int)min_i64(i0 + VALUE_QUERIES, n);
-        for (int j = first; j < end; j++) {
-            const char *v = value_at(s, j);
-            for (int i = i0; i < i1; i++) {
-                if (j < query[i].first || j >= query[i].end) continue;
-                add_value(s, query[i].out, score[i * stride + (j - first)] * inverse[i], v);
-            }
+    weighted_sums(s, query, n, score, stride, first, end);
+    for (int i = 0; i < n; i++) {
+        for (int c = 0; c < s->v_dim; c++) {
+            query[i].out[c] *= inverse[i];
         }
     }
 }

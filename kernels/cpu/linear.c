@@ -123,7 +123,14 @@ void cpu_release(struct device *d)
     d->scratch_bytes = d->worker_bytes = 0;
 }
 
-/* A worker's scratch: pointers to rows of x, decoded weight rows, room of tiles, sums of up. */
+/* A worker's scratch during a task. */
+struct scratch {
+    const void **x;  /* [MAX_BLOCK] rows of x */
+    char *panel;     /* [MICRO_ROWS] decoded weight rows */
+    float *room;     /* of the tiles */
+    float *sum, *up; /* [n_row, n_column] */
+};
+
 static size_t panel_bytes(int64_t n_col)
 {
     return padded((size_t)n_col * sizeof(float));
@@ -131,8 +138,20 @@ static size_t panel_bytes(int64_t n_col)
 
 static size_t task_bytes(int64_t n_col)
 {
+    size_t n_float = (size_t)TILE_ROOM(MAX_BLOCK) + 2 * MAX_BLOCK * MAX_CHUNK;
     return MAX_BLOCK * sizeof(void *) + MICRO_ROWS * panel_bytes(n_col) +
-           (size_t)(TILE_ROOM(MAX_BLOCK) + MAX_BLOCK * MAX_CHUNK) * sizeof(float);
+           n_float * sizeof(float);
+}
+
+static struct scratch split_scratch(const struct device *d, int worker, int64_t n_col)
+{
+    char *p = cpu_worker_scratch(d, worker);
+    struct scratch s = {.x = (const void **)(void *)p};
+    s.panel = p + MAX_BLOCK * sizeof(void *);
+    s.room = (float *)(void *)(s.panel + MICRO_ROWS * panel_bytes(n_col));
+    s.sum = s.room + TILE_ROOM(MAX_BLOCK);
+    s.up = s.sum + MAX_BLOCK * MAX_CHUNK;
+    return s;
 }
 
 pm_status cpu_reserve(struct device *d, int64_t n_row, int64_t n_col)
@@ -385,14 +404,6 @@ static struct task find_task(const struct linear_call *call, int64_t number)
     return task;
 }
 
-/* A worker's scratch during a task. */
-struct scratch {
-    const void **x; /* [MAX_BLOCK] */
-    char *panel;    /* [MICRO_ROWS] decoded rows */
-    float *room;    /* the tiles' */
-    float *up;      /* [n_row, n_column] */
-};
-
 static void point_x(const struct task *task, pm_dtype type, const void **x)
 {
     const struct linear *op = task->op;
@@ -432,22 +443,21 @@ static void point_next(struct tile *tile, const struct tensor *w, int64_t row)
     }
 }
 
-/* y[r, n] = w[column + n] x[r] for the task's rows and columns. `after` and its row after_row
- * are what will be read afterwards, or NULL. */
+/* sum[r, n] = w[column + n] x[r] for the task's rows and columns. Row after_row of `after` is
+ * what will be read next, or after is NULL. */
 static void run_columns(const struct linear_call *call, const struct task *task,
-                        const struct tensor *w, struct scratch scratch, float *y,
-                        int64_t y_stride, const struct tensor *after, int64_t after_row)
+                        const struct tensor *w, const struct scratch *scratch, float *sum,
+                        const struct tensor *after, int64_t after_row)
 {
     const struct micro_map *map = &call->d->micro->map[w->type];
-    struct tile tile = {
-        .n_x = task->n_row, .k = w->cols, .x = scratch.x, .y_stride = y_stride,
-        .room = scratch.room};
-    point_x(task, map->x_type, scratch.x);
+    struct tile tile = {.n_x = task->n_row, .k = w->cols, .x = scratch->x,
+                        .y_stride = task->n_column, .room = scratch->room};
+    point_x(task, map->x_type, scratch->x);
     for (int64_t n = 0; n < task->n_column; n += MICRO_ROWS) {
         bool last = n + MICRO_ROWS >= task->n_column;
         tile.n_w = (int)min_i64(MICRO_ROWS, task->n_column - n);
-        tile.y = y + n;
-        point_w(&tile, map, w, task->column + n, scratch.panel);
+        tile.y = sum + n;
+        point_w(&tile, map, w, task->column + n, scratch->panel);
         tile.next[0] = NULL;
         if (!last) {
             point_next(&tile, w, task->column + n + MICRO_ROWS);
@@ -459,7 +469,7 @@ static void run_columns(const struct linear_call *call, const struct task *task,
 }
 
 static void add_bias(const struct micro *m, const struct task *task, const struct tensor *b,
-                     float *y, int64_t y_stride)
+                     float *sum)
 {
     float bias[MAX_CHUNK];
     const void *from;
@@ -470,42 +480,48 @@ static void add_bias(const struct micro *m, const struct task *task, const struc
     if (b->type == PM_BF16) m->from_bf16(bias, from, task->n_column);
     if (b->type == PM_F16) m->from_f16(bias, from, task->n_column);
     for (int32_t r = 0; r < task->n_row; r++) {
-        m->axpy_f32(y + r * y_stride, 1, bias, task->n_column);
+        m->axpy_f32(sum + r * task->n_column, 1, bias, task->n_column);
+    }
+}
+
+/* Rows of y from the sums. These go through scratch because a few columns at a time of rows that
+ * are a power of two apart would fight for the same lines of the caches. */
+static void finish(const struct micro *m, const struct task *task, const struct scratch *scratch)
+{
+    const struct linear *op = task->op;
+    int64_t n = task->n_column;
+    add_bias(m, task, op->b, scratch->sum);
+    if (op->w_up) add_bias(m, task, op->b_up, scratch->up);
+    for (int32_t r = 0; r < task->n_row; r++) {
+        float *y = (float *)(void *)((char *)op->y.data + (task->row + r) * op->y.stride) +
+                   task->column;
+        if (op->w_up) {
+            m->glu(y, scratch->sum + r * n, scratch->up + r * n, n, &op->glu);
+        } else {
+            memcpy(y, scratch->sum + r * n, (size_t)n * sizeof *y);
+        }
     }
 }
 
 static void linear_task(void *arg, int64_t number, int worker)
 {
     const struct linear_call *call = arg;
-    const struct micro *m = call->d->micro;
     struct task task = find_task(call, number), next = task;
     const struct linear *op = task.op;
-    char *room = cpu_worker_scratch(call->d, worker);
-    struct scratch scratch = {.x = (const void **)(void *)room,
-                              .panel = room + MAX_BLOCK * sizeof(void *)};
-    int64_t y_stride = op->y.stride / (int64_t)sizeof(float);
-    float *y = (float *)op->y.data + task.row * y_stride + task.column;
+    struct scratch scratch = split_scratch(call->d, worker, op->x.cols);
     const struct tensor *w = &op->w[task.expert], *after = NULL;
-    scratch.room = (float *)(void *)(scratch.panel + MICRO_ROWS * panel_bytes(op->x.cols));
-    scratch.up = scratch.room + TILE_ROOM(MAX_BLOCK);
     if (number + 1 < call->n_task) {
         next = find_task(call, number + 1);
         after = &next.op->w[next.expert];
     }
     if (op->w_up) {
         const struct tensor *up = &op->w_up[task.expert];
-        run_columns(call, &task, w, scratch, y, y_stride, up, task.column);
-        run_columns(call, &task, up, scratch, scratch.up, task.n_column, after, next.column);
+        run_columns(call, &task, w, &scratch, scratch.sum, up, task.column);
+        run_columns(call, &task, up, &scratch, scratch.up, after, next.column);
     } else {
-        run_columns(call, &task, w, scratch, y, y_stride, after, next.column);
+        run_columns(call, &task, w, &scratch, scratch.sum, after, next.column);
     }
-    add_bias(m, &task, op->b, y, y_stride);
-    if (!op->w_up) return;
-    add_bias(m, &task, op->b_up, scratch.up, task.n_column);
-    for (int32_t r = 0; r < task.n_row; r++) {
-        float *row = y + r * y_stride;
-        m->glu(row, row, scratch.up + r * task.n_column, task.n_column, &op->glu);
-    }
+    finish(call->d->micro, &task, &scratch);
 }
 
 pm_status cpu_linear(struct device *d, const struct linear *op, int n_op)

@@ -49,6 +49,15 @@ struct micro_map {
     void (*tile)(const struct tile *tile);
 };
 
+/* y[q][i] += p[q][j] v[j][i], j in order, for q < n_query, j < n_row, i < dim. */
+struct values {
+    int n_query, n_row;
+    int64_t dim, v_stride; /* v_stride in bytes */
+    float *const *y;       /* [n_query] rows [dim] */
+    const float *const *p; /* [n_query] rows [n_row] */
+    const void *v;         /* n_row rows [dim] of the function's type */
+};
+
 struct micro {
     const char *name;
     bool (*available)(void); /* on this processor */
@@ -62,6 +71,7 @@ struct micro {
     void (*axpy_f32)(float *y, float a, const float *x, int64_t n);
     void (*axpy_bf16)(float *y, float a, const uint16_t *x, int64_t n);
     void (*axpy_f16)(float *y, float a, const uint16_t *x, int64_t n);
+    void (*values[PM_DTYPE_COUNT])(const struct values *); /* F32, F16, BF16; else NULL */
     float (*sum_squares)(const float *x, int64_t n);
     float (*max)(const float *x, int64_t n); /* -INFINITY for n = 0 */
     /* x[i] = exp(x[i] - max), at most 2 ulp from exact; returns the sum. -INFINITY gives 0. */

@@ -598,6 +598,8 @@ static double peak_f32(int64_t n)
 }
 
 /* What every table has; a set replaces what it does better. */
+#include "kernels/cpu/micro_values.h"
+
 #define MICRO_BODY                                                                                 .map = {[PM_F32] = {PM_F32, PM_F32, NULL, tile_f32},                                                   [PM_F16] = {PM_F32, PM_F16, NULL, tile_f16},                                                   [PM_BF16] = {PM_F32, PM_BF16, NULL, tile_bf16},                                                [PM_F8_E4M3] = {PM_F32, PM_F32, decode_f8, tile_f32},                                          [PM_MXFP4] = {PM_F32, PM_F32, decode_mxfp4, tile_f32}},                                MICRO_HELPERS
 
-#define MICRO_HELPERS                                                                              .dot_f32 = dot_f32, .dot_bf16 = dot_bf16, .dot_f16 = dot_f16, .axpy_f32 = axpy_f32,            .axpy_bf16 = axpy_bf16, .axpy_f16 = axpy_f16, .sum_squares = sum_squares, .max = max_f32,      .exp_sum = exp_sum, .glu = glu_f32, .to_bf16 = to_bf16, .to_f16 = to_f16,                      .from_bf16 = from_bf16, .from_f16 = from_f16, .stream_read = stream_read,                      .stream_copy = stream_copy, .peak_f32 = peak_f32
+#define MICRO_HELPERS                                                                              .dot_f32 = dot_f32, .dot_bf16 = dot_bf16, .dot_f16 = dot_f16, .axpy_f32 = axpy_f32,            .axpy_bf16 = axpy_bf16, .axpy_f16 = axpy_f16, .values = {[PM_F32] = values_f32, [PM_F16] = values_f16, [PM_BF16] = values_bf16}, .sum_squares = sum_squares, .max = max_f32,      .exp_sum = exp_sum, .glu = glu_f32, .to_bf16 = to_bf16, .to_f16 = to_f16,                      .from_bf16 = from_bf16, .from_f16 = from_f16, .stream_read = stream_read,                      .stream_copy = stream_copy, .peak_f32 = peak_f32

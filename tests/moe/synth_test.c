@@ -398,7 +398,7 @@ static void settings_override_and_add(void **state)
     assert_non_null(
         strstr(text.text, "\n  \"my\": {\n    \"own\": {\n      \"key\": \"a = b\"\n"));
     assert_non_null(strstr(text.text, "\n  \"list\": [\n    1,\n    2.5,\n    {}\n  ]"));
-    assert_non_null(strstr(text.text, "\n  \"rms_norm_eps\": 1e-05,\n"));
+    assert_non_null(strstr(text.text, "\n  \"attention_dropout\": 0.0,\n"));
     assert_non_null(strstr(text.text, "\n  \"torch_dtype\": \"float32\",\n"));
     config_free(c);
     free(text.text);
