@@ -117,9 +117,11 @@ static pm_status read_rope(struct config *c, struct json_doc *doc, const json *r
         r->dim = rotary && partial == 1 ? rotary : (int)((float)c->head_dim * partial);
         r->dim -= r->dim % 2;
     }
-    if (r->dim < 2 || r->dim > (c->mla.latent ? c->mla.rope : c->head_dim)) {
-        return fail(PM_ERR_FORMAT, "%s: rotary_dim: found %d, wanted 2 to the head size %d",
-                    json_name(doc), r->dim, c->head_dim);
+    if (r->dim % 2 != 0 || r->dim < 2 || r->dim > (c->mla.latent ? c->mla.rope : c->head_dim)) {
+        return fail(
+            PM_ERR_FORMAT,
+            "%s: rotary_dim: found %d, wanted an even number from 2 to the head size %d",
+            json_name(doc), r->dim, c->head_dim);
     }
     if (json_is_object(o)) {
         TRY(read_factors(&r->short_factor, doc, o, "short_factor", r->dim / 2));
@@ -252,16 +254,6 @@ static pm_status read_sizes(struct config *c, struct json_doc *doc, const json *
     TRY(json_want_int(doc, root, "intermediate_size", 1, MAX_SIZE, &c->dense_dim));
     c->norm_eps = 1e-6f;
     TRY(json_want_float(doc, root, "rms_norm_eps", 0, 1, &c->norm_eps));
-    if (c->n_head % c->n_kv_head != 0) {
-        return fail(PM_ERR_FORMAT,
-                    "%s: num_key_value_heads: found %d, wanted a divisor of "
-                    "num_attention_heads (%d)",
-                    json_name(doc), c->n_kv_head, c->n_head);
-    }
-    if (c->head_dim < 2) {
-        return fail(PM_ERR_FORMAT, "%s: head_dim: found %d, wanted at least 2", json_name(doc),
-                    c->head_dim);
-    }
     return PM_OK;
 }
 
@@ -310,6 +302,22 @@ static pm_status find_family(struct config *c, struct json_doc *doc, const json 
                 json_name(doc), type, known);
 }
 
+/* What a family's own keys may have broken. */
+static pm_status check_heads(const struct config *c, struct json_doc *doc)
+{
+    if (c->n_head % c->n_kv_head != 0) {
+        return fail(PM_ERR_FORMAT,
+                    "%s: num_key_value_heads: found %d, wanted a divisor of "
+                    "num_attention_heads (%d)",
+                    json_name(doc), c->n_kv_head, c->n_head);
+    }
+    if (c->head_dim < 2) {
+        return fail(PM_ERR_FORMAT, "%s: head_dim: found %d, wanted at least 2", json_name(doc),
+                    c->head_dim);
+    }
+    return PM_OK;
+}
+
 static pm_status check_gate(const struct config *c, struct json_doc *doc)
 {
     const struct gate *g = &c->gate;
@@ -343,6 +351,7 @@ static pm_status parse(struct config *c, struct json_doc *doc)
     TRY(read_common(c, doc, root));
     c->attention_scale = 0;
     TRY(c->family->read(c, doc, root));
+    TRY(check_heads(c, doc));
     TRY(read_rope(c, doc, root));
     if (c->attention_scale == 0) {
         int dim = c->mla.latent ? c->mla.nope + c->mla.rope : c->head_dim;

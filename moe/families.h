@@ -57,6 +57,8 @@ extern const struct family *const families[]; /* NULL-terminated */
 /* Helpers for the read functions. */
 pm_status family_experts(struct config *c, struct json_doc *doc, const json *root,
                          const char *count_key, const char *top_k_key, const char *dim_key);
+/* Sets shared_dim to `count` experts' inner sizes side by side. */
+pm_status family_shared(struct config *c, struct json_doc *doc, int count);
 /* use_sliding_window and max_window_layers of the Qwen configurations. */
 pm_status family_qwen_windows(struct config *c, struct json_doc *doc, const json *root);
 /* decoder_sparse_step and mlp_only_layers. */

@@ -125,34 +125,10 @@ void cpu_release(struct device *d)
 
 /* A worker's scratch during a task. */
 struct scratch {
-    const void **x;  /* [MAX_BLOCK] rows of x */
-    char *panel;     /* [MICRO_ROWS] decoded weight rows */
-    float *room;     /* of the tiles */
-    float *sum, *up; /* [n_row, n_column] */
+    const void *x[MAX_BLOCK]; /* rows of x */
+    _Alignas(MICRO_ALIGNMENT) float room[TILE_ROOM(MAX_BLOCK)];
+    float sum[MAX_BLOCK * MAX_CHUNK], up[MAX_BLOCK * MAX_CHUNK]; /* [n_row, n_column] */
 };
-
-static size_t panel_bytes(int64_t n_col)
-{
-    return padded((size_t)n_col * sizeof(float));
-}
-
-static size_t task_bytes(int64_t n_col)
-{
-    size_t n_float = (size_t)TILE_ROOM(MAX_BLOCK) + 2 * MAX_BLOCK * MAX_CHUNK;
-    return MAX_BLOCK * sizeof(void *) + MICRO_ROWS * panel_bytes(n_col) +
-           n_float * sizeof(float);
-}
-
-static struct scratch split_scratch(const struct device *d, int worker, int64_t n_col)
-{
-    char *p = cpu_worker_scratch(d, worker);
-    struct scratch s = {.x = (const void **)(void *)p};
-    s.panel = p + MAX_BLOCK * sizeof(void *);
-    s.room = (float *)(void *)(s.panel + MICRO_ROWS * panel_bytes(n_col));
-    s.sum = s.room + TILE_ROOM(MAX_BLOCK);
-    s.up = s.sum + MAX_BLOCK * MAX_CHUNK;
-    return s;
-}
 
 pm_status cpu_reserve(struct device *d, int64_t n_row, int64_t n_col)
 {
@@ -164,7 +140,7 @@ pm_status cpu_reserve(struct device *d, int64_t n_row, int64_t n_col)
                     (long long)n_col);
     }
     list_bytes += padded(SPARE_OPS * sizeof(struct map_plan)) + MICRO_ALIGNMENT;
-    return cpu_reserve_bytes(d, x_bytes + list_bytes, task_bytes(n_col));
+    return cpu_reserve_bytes(d, x_bytes + list_bytes, sizeof(struct scratch));
 }
 
 static pm_status check_weight(const struct linear *op, const struct tensor *w,
@@ -289,10 +265,8 @@ static size_t x_bytes(const struct linear_call *call, int i)
 static pm_status place(struct linear_call *call)
 {
     size_t bytes = padded((size_t)call->n_op * sizeof *call->plan), part_at = bytes, x_at;
-    int64_t max_col = 0;
     for (int i = 0; i < call->n_op; i++) {
         const struct linear *op = &call->op[i];
-        max_col = max_i64(max_col, op->x.cols);
         for (int e = 0; e < n_expert(op); e++) {
             call->n_part += expert_begin(op, e) < expert_end(op, e);
         }
@@ -300,7 +274,7 @@ static pm_status place(struct linear_call *call)
     bytes += padded((size_t)call->n_part * sizeof *call->part);
     x_at = bytes;
     for (int i = 0; i < call->n_op; i++) bytes += x_bytes(call, i);
-    TRY(cpu_reserve_bytes(call->d, bytes, task_bytes(max_col)));
+    TRY(cpu_reserve_bytes(call->d, bytes, sizeof(struct scratch)));
     call->plan = (struct map_plan *)(void *)call->d->scratch;
     call->part = (struct part *)(void *)(call->d->scratch + part_at);
     for (int i = 0; i < call->n_op; i++) {
@@ -416,22 +390,14 @@ static void point_x(const struct task *task, pm_dtype type, const void **x)
     }
 }
 
-/* Fills the tile's weight rows with row .. row + n_w - 1 of w, decoded where needed. */
-static void point_w(struct tile *tile, const struct micro_map *map, const struct tensor *w,
-                    int64_t row, char *panel)
+/* Points the tile at weight rows row .. row + n_w - 1 and their scales. */
+static void point_w(struct tile *tile, const struct tensor *w, int64_t row)
 {
     for (int j = 0; j < MICRO_ROWS; j++) {
         int64_t r = row + min_i64(j, tile->n_w - 1);
+        int64_t scale_row = w->type == PM_F8_E4M3 ? (w->scale_row + r) / F8_BLOCK : r;
         tile->w[j] = (const char *)w->data + r * w->stride;
-        if (map->decode) {
-            tile->w[j] = panel + (size_t)(r - row) * panel_bytes(w->cols);
-            if (j < tile->n_w) map->decode(panel + (size_t)j * panel_bytes(w->cols), w, r);
-        }
-        if (w->type == PM_F8_E4M3) {
-            int64_t block = (w->scale_row + r) / F8_BLOCK;
-            tile->w_scale[j] =
-                (const void *)((const char *)w->scale + block * w->scale_stride);
-        }
+        if (w->scale) tile->w_scale[j] = (const char *)w->scale + scale_row * w->scale_stride;
     }
 }
 
@@ -446,7 +412,7 @@ static void point_next(struct tile *tile, const struct tensor *w, int64_t row)
 /* sum[r, n] = w[column + n] x[r] for the task's rows and columns. Row after_row of `after` is
  * what will be read next, or after is NULL. */
 static void run_columns(const struct linear_call *call, const struct task *task,
-                        const struct tensor *w, const struct scratch *scratch, float *sum,
+                        const struct tensor *w, struct scratch *scratch, float *sum,
                         const struct tensor *after, int64_t after_row)
 {
     const struct micro_map *map = &call->d->micro->map[w->type];
@@ -457,7 +423,7 @@ static void run_columns(const struct linear_call *call, const struct task *task,
         bool last = n + MICRO_ROWS >= task->n_column;
         tile.n_w = (int)min_i64(MICRO_ROWS, task->n_column - n);
         tile.y = sum + n;
-        point_w(&tile, map, w, task->column + n, scratch->panel);
+        point_w(&tile, w, task->column + n);
         tile.next[0] = NULL;
         if (!last) {
             point_next(&tile, w, task->column + n + MICRO_ROWS);
@@ -486,7 +452,7 @@ static void add_bias(const struct micro *m, const struct task *task, const struc
 
 /* Rows of y from the sums. These go through scratch because a few columns at a time of rows that
  * are a power of two apart would fight for the same lines of the caches. */
-static void finish(const struct micro *m, const struct task *task, const struct scratch *scratch)
+static void finish(const struct micro *m, const struct task *task, struct scratch *scratch)
 {
     const struct linear *op = task->op;
     int64_t n = task->n_column;
@@ -508,7 +474,7 @@ static void linear_task(void *arg, int64_t number, int worker)
     const struct linear_call *call = arg;
     struct task task = find_task(call, number), next = task;
     const struct linear *op = task.op;
-    struct scratch scratch = split_scratch(call->d, worker, op->x.cols);
+    struct scratch *scratch = cpu_worker_scratch(call->d, worker);
     const struct tensor *w = &op->w[task.expert], *after = NULL;
     if (number + 1 < call->n_task) {
         next = find_task(call, number + 1);
@@ -516,12 +482,12 @@ static void linear_task(void *arg, int64_t number, int worker)
     }
     if (op->w_up) {
         const struct tensor *up = &op->w_up[task.expert];
-        run_columns(call, &task, w, &scratch, scratch.sum, up, task.column);
-        run_columns(call, &task, up, &scratch, scratch.up, after, next.column);
+        run_columns(call, &task, w, scratch, scratch->sum, up, task.column);
+        run_columns(call, &task, up, scratch, scratch->up, after, next.column);
     } else {
-        run_columns(call, &task, w, &scratch, scratch.sum, after, next.column);
+        run_columns(call, &task, w, scratch, scratch->sum, after, next.column);
     }
-    finish(call->d->micro, &task, &scratch);
+    finish(call->d->micro, &task, scratch);
 }
 
 pm_status cpu_linear(struct device *d, const struct linear *op, int n_op)

@@ -1,8 +1,7 @@
 /* micro.h - what the CPU backend needs from an instruction set: one table per set.
  *
- * A table has two halves. The first computes linear maps: for every weight type, how rows are
- * decoded and how a tile of sums is computed. The second half are vector helpers for the other
- * operations.
+ * A table has two halves: for every weight type, the function that computes a tile of a linear
+ * map; and vector helpers for the other operations.
  *
  * Every function gives an element of its result by a fixed sequence of operations that depends
  * on that element's inputs and on the length of the reduction only: not on alignment, not on the
@@ -15,38 +14,35 @@
 
 enum {
     MICRO_ROWS = 8,       /* weight rows of a tile */
-    MICRO_K = 768,        /* most values of K that a tile with room widens at a time */
-    MICRO_ALIGNMENT = 64, /* of what `decode` writes and of rows of converted activations */
+    MICRO_K = 768,        /* most values of K that a tile widens at a time */
+    MICRO_ALIGNMENT = 64, /* of rooms and of rows of converted activations */
     F8_BLOCK = 128,       /* a scale of F8_E4M3 covers 128 x 128 values */
     MXFP4_BLOCK = 32,     /* a scale of MXFP4 covers 32 values of a row */
 };
 
-/* Room for MICRO_K widened values of each weight row, and for unfinished sums of up to 16 lanes. */
+/* Floats of room a tile may use: MICRO_K widened values of each weight row, and unfinished sums
+ * of up to 16 lanes. */
 #define TILE_ROOM(n_x) (MICRO_ROWS * (MICRO_K + 16 * (int64_t)(n_x)))
 
 /* y[i, j] = sum over k of w[j][k] x[i][k], for j < n_w and i < n_x. */
 struct tile {
-    int n_w;                           /* 1 .. MICRO_ROWS */
-    int n_x;                           /* >= 0 */
-    int64_t k;                         /* > 0 */
-    const void *w[MICRO_ROWS];         /* [k] of the map's w_type; the last repeats after n_w */
-    const float *w_scale[MICRO_ROWS];  /* F8_E4M3: [ceil(k / 128)]; else not read */
-    const void *const *x;              /* [n_x] rows [k] of the map's x_type */
-    float *y;                          /* [n_x, n_w] */
-    int64_t y_stride;                  /* floats from a row of y to the next */
-    const char *next[MICRO_ROWS];      /* weight rows to bring closer meanwhile, or NULL */
-    int64_t next_bytes;                /* bytes in each of them */
-    float *room; /* TILE_ROOM(n_x) floats, aligned; NULL: do without, slower for many rows */
+    int n_w;                         /* 1 .. MICRO_ROWS */
+    int n_x;                         /* >= 0 */
+    int64_t k;                       /* > 0; MXFP4: a multiple of MXFP4_BLOCK */
+    const void *w[MICRO_ROWS];       /* [k] as stored; the last repeats after n_w */
+    const void *w_scale[MICRO_ROWS]; /* F8_E4M3 and MXFP4: each row's scales, as stored */
+    const void *const *x;            /* [n_x] rows [k] of the map's x_type */
+    float *y;                        /* [n_x, n_w] */
+    int64_t y_stride;                /* floats from a row of y to the next */
+    float *room; /* [TILE_ROOM(n_x)] aligned. NULL, for F32, BF16 and F16 only: do without */
+    const char *next[MICRO_ROWS]; /* weight rows to bring closer meanwhile, or next[0] NULL */
+    int64_t next_bytes;           /* bytes in each of them */
 };
 
 /* How weights of one type are multiplied. */
 struct micro_map {
     pm_dtype x_type; /* F32 or BF16: what activations are converted to, nearest even */
-    pm_dtype w_type; /* what `tile` reads: the stored type, or what `decode` makes of it */
-    /* Writes row `row` of w as w->cols values of w_type. NULL where tile reads what is stored;
-     * so it is for F32, BF16 and F16 in every table. */
-    void (*decode)(void *to, const struct tensor *w, int64_t row);
-    void (*tile)(const struct tile *tile);
+    void (*tile)(const struct tile *tile); /* NULL: not a weight type */
 };
 
 /* y[q][i] += p[q][j] v[j][i], j in order, for q < n_query, j < n_row, i < dim. */
@@ -62,7 +58,7 @@ struct micro {
     const char *name;
     bool (*available)(void); /* on this processor */
 
-    struct micro_map map[PM_DTYPE_COUNT]; /* tile NULL: not a weight type */
+    struct micro_map map[PM_DTYPE_COUNT];
 
     /* sum of a[i] * b[i]; axpy: y += a * x. bf16 and f16 vectors are widened exactly. */
     float (*dot_f32)(const float *a, const float *b, int64_t n);

@@ -119,16 +119,42 @@ static inline void v_stream(float *p, vec v)
     _mm512_stream_ps(p, v);
 }
 
-static inline void e2m1_block(int8_t *to, const uint8_t *from)
+/* Moving the bits and adding to the exponent is right for normal values; the few subnormal ones
+ * and NaN are looked up. */
+static inline vec v_from_e4m3(const uint8_t *p)
 {
-    const __m128i doubled =
-        _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-    const __m128i nibble = _mm_set1_epi8(15);
-    __m128i codes = _mm_loadu_si128((const __m128i *)(const void *)from);
-    __m128i low = _mm_shuffle_epi8(doubled, _mm_and_si128(codes, nibble));
-    __m128i high = _mm_shuffle_epi8(doubled, _mm_and_si128(_mm_srli_epi16(codes, 4), nibble));
-    _mm_storeu_si128((__m128i *)(void *)to, _mm_unpacklo_epi8(low, high));
-    _mm_storeu_si128((__m128i *)(void *)(to + 16), _mm_unpackhi_epi8(low, high));
+    const __m512i subnormal = (__m512i)_mm512_setr_ps(
+        0, 0x1p-9f, 0x2p-9f, 0x3p-9f, 0x4p-9f, 0x5p-9f, 0x6p-9f, 0x7p-9f, 0, 0x1p-9f, 0x2p-9f,
+        0x3p-9f, 0x4p-9f, 0x5p-9f, 0x6p-9f, 0x7p-9f);
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    __m512i magnitude = _mm512_and_epi32(b, _mm512_set1_epi32(0x7f));
+    __mmask16 small = _mm512_testn_epi32_mask(b, _mm512_set1_epi32(0x78));
+    __mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7f));
+    __m512i sign = _mm512_slli_epi32(_mm512_xor_epi32(b, magnitude), 24);
+    __m512i value = _mm512_add_epi32(_mm512_slli_epi32(magnitude, 20),
+                                     _mm512_set1_epi32(120 << 23));
+    value = _mm512_mask_permutexvar_epi32(value, small, magnitude, subnormal);
+    value = _mm512_mask_mov_epi32(value, nan, _mm512_set1_epi32(0x7fc00000));
+    return (vec)_mm512_or_epi32(value, sign);
+}
+
+/* Each half of a vector gets the four bytes of its eight codes; the lanes shift theirs down, and
+ * the look-up minds the lowest four bits only. */
+static inline void e2m1_block(float *to, const uint8_t *from, float half)
+{
+    const __m512 doubled =
+        _mm512_setr_ps(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    const __m512i shift =
+        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    __m512 table = _mm512_mul_ps(doubled, _mm512_set1_ps(half));
+    int32_t word[4];
+    __builtin_memcpy(word, from, sizeof word);
+    for (int i = 0; i < 2; i++) {
+        __m512i codes = _mm512_mask_set1_epi32(_mm512_set1_epi32(word[2 * i]), 0xff00,
+                                               word[2 * i + 1]);
+        __m512i index = _mm512_srlv_epi32(codes, shift);
+        _mm512_storeu_ps(to + 16 * i, _mm512_permutexvar_ps(index, table));
+    }
 }
 
 #include "kernels/cpu/micro_body.h"
@@ -189,7 +215,7 @@ WITH_BF16 ALWAYS_INLINE void dp_rows(const struct tile *t, const struct pass *p,
     for (int j = 0; j < TILE_W; j++) wp[j] = p->w[w0 + j];
     begin_sums(p, row, w0, n_x, acc);
     for (; k + PAIRS <= p->end; k += PAIRS) {
-        fetch_next(t, p, &ahead);
+        fetch_next(p, &ahead);
 #pragma GCC unroll 8
         for (int i = 0; i < n_x; i++) x[i] = load_pairs(xp[i], k);
 #pragma GCC unroll 8
@@ -216,7 +242,7 @@ static void tile_dp(const struct tile *t)
     if (t->n_x <= TILE_X) length = t->k;
     for (; p.k < t->k; p.k = p.end) {
         p.end = min_i64(p.k + length, t->k);
-        pass_dp(t, &p, sizeof(uint16_t));
+        pass_dp(t, &p);
     }
 }
 
@@ -246,10 +272,10 @@ static bool available_bf16(void)
 const struct micro micro_avx512bf16 = {
     .name = "avx512bf16",
     .available = available_bf16,
-    .map = {[PM_F32] = {PM_F32, PM_F32, NULL, tile_f32},
-            [PM_F16] = {PM_F32, PM_F16, NULL, tile_f16},
-            [PM_BF16] = {PM_BF16, PM_BF16, NULL, tile_dp},
-            [PM_F8_E4M3] = {PM_F32, PM_F32, decode_f8, tile_f32},
-            [PM_MXFP4] = {PM_F32, PM_F32, decode_mxfp4, tile_f32}},
+    .map = {[PM_F32] = {PM_F32, tile_f32},
+            [PM_F16] = {PM_F32, tile_f16},
+            [PM_BF16] = {PM_BF16, tile_dp},
+            [PM_F8_E4M3] = {PM_F32, tile_f8},
+            [PM_MXFP4] = {PM_F32, tile_mxfp4}},
     MICRO_HELPERS,
     .peak_bf16 = peak_bf16};

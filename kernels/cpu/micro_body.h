@@ -14,7 +14,8 @@
  *   v_sum(vec)                sum of the lanes in one fixed tree
  *   v_sum4(out, vec[4])       out[j] = v_sum(vec[j]), the same tree
  *   v_stream(p, vec)          a store past the caches to an aligned address
- *   e2m1_block(to, from)      32 values of E2M1, doubled, as int8_t
+ *   v_from_e4m3(const uint8_t *)  LANES values, exactly
+ *   e2m1_block(to, from, half)    32 values of E2M1 times 2 * half, as floats
  *
  * A linear map in the row-dot form: every output owns one vector accumulator. Step s of the
  * reduction adds w[s * LANES + l] * x[s * LANES + l] to lane l; the last step loads zeros past
@@ -90,53 +91,43 @@ ALWAYS_INLINE vec load_half(pm_dtype type, const void *p, int64_t i, int half)
     return load_as(type, p, i + half * LANES);
 }
 
-ALWAYS_INLINE int64_t size_as(pm_dtype type)
-{
-    return type == PM_F32 ? 4 : 2;
-}
-
-enum {
-    LINE = 64,    /* bytes that come from memory at once */
-    WIDEN_X = 8,  /* rows of x from which on widened weights are worth storing */
-};
+enum { WIDEN_X = 8 }; /* rows of x from which on widened weights are worth storing */
 
 /* What one pass over the rows of x computes: values k .. end - 1 of the reduction. */
 struct pass {
     const char *w[MICRO_ROWS]; /* value 0 of each weight row */
     int64_t k, end;
     float *sums;             /* [n_x, MICRO_ROWS, LANES] between passes */
-    const char *ahead;       /* a weight row to fetch meanwhile, LINE bytes a step or none */
-    int64_t ahead_step;
+    const char *ahead;       /* a weight row to fetch meanwhile, from where this pass begins */
+    int64_t ahead_step;      /* bytes of it that a step stands for; 0: none */
     const char *const *more; /* [n_more] further rows to fetch */
     int n_more;
 };
 
-/* Shares the rows of tile.next among the parts of a pass over values of `size` bytes. */
+/* Shares the rows of tile.next among the parts of a pass. */
 ALWAYS_INLINE void share_next(const struct tile *t, struct pass *p, int part, int n_part,
-                              int64_t size)
+                              int64_t begin, int64_t step)
 {
     int share = (MICRO_ROWS + n_part - 1) / n_part, first = part * share;
     p->ahead = (const char *)t;
     p->ahead_step = 0;
     p->n_more = 0;
-    if (!t->next[0] || first >= MICRO_ROWS || p->k * size >= t->next_bytes) return;
-    p->ahead = t->next[first] + p->k * size;
-    p->ahead_step = LINE;
+    if (!t->next[0] || first >= MICRO_ROWS) return;
+    p->ahead = t->next[first] + begin;
+    p->ahead_step = step;
     p->more = t->next + first + 1;
     p->n_more = (int)min_i64(share, MICRO_ROWS - first) - 1;
 }
 
-/* One line of each row. The address of the first is kept in a register of its own: arithmetic
+/* A line of each row. The address of the first is kept in a register of its own: arithmetic
  * on others would take turns of the ports that multiply. */
-ALWAYS_INLINE void fetch_next(const struct tile *t, const struct pass *p, const char **ahead)
+ALWAYS_INLINE void fetch_next(const struct pass *p, const char **ahead)
 {
     __builtin_prefetch(*ahead, 0, 2);
     if (p->n_more) {
         int64_t offset = *ahead - p->more[-1];
-        if (offset < t->next_bytes) {
 #pragma GCC unroll 1
-            for (int j = 0; j < p->n_more; j++) __builtin_prefetch(p->more[j] + offset, 0, 2);
-        }
+        for (int j = 0; j < p->n_more; j++) __builtin_prefetch(p->more[j] + offset, 0, 2);
     }
     *ahead += p->ahead_step;
 }
@@ -207,7 +198,7 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
     begin_sums(p, row, w0, n_x, acc);
     for (; k + 2 * LANES <= p->end; k += 2 * LANES) {
         const float *base = (const float *)(const void *)p->w[0] + w0 * MICRO_K + k;
-        fetch_next(t, p, &ahead);
+        fetch_next(p, &ahead);
         __asm__("" : "+r"(base));
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
@@ -241,12 +232,14 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
     case n: rows(t, p, type, panel, row, w, n <= TILE_X ? n : 1); break
 
 #define PASS_FUNCTION(name, rows, type, panel)                                                 \
-    static void name(const struct tile *t, struct pass *p, int64_t next_size)                  \
+    static void name(const struct tile *t, struct pass *p)                                     \
     {                                                                                          \
         int n_part = (t->n_x + TILE_X - 1) / TILE_X, row = 0;                                  \
+        int64_t begin = t->next_bytes * p->k / t->k;                                           \
+        int64_t step_bytes = t->next_bytes * 2 * LANES / t->k;                                 \
         for (int part = 0; part < n_part; part++) {                                            \
             int height = (t->n_x - row + n_part - part - 1) / (n_part - part);                 \
-            share_next(t, p, part, n_part, next_size);                                         \
+            share_next(t, p, part, n_part, begin, step_bytes);                                 \
             for (int w = 0; w < t->n_w; w += TILE_W) {                                         \
                 switch (height) {                                                              \
                     PASS_CASE(rows, type, panel, 1);                                           \
@@ -263,91 +256,43 @@ PASS_FUNCTION(pass_bf16, pass_rows, PM_BF16, false)
 PASS_FUNCTION(pass_f16, pass_rows, PM_F16, false)
 PASS_FUNCTION(pass_panel, pass_rows, PM_F32, true)
 
-/* Values of K in each of as few passes as there can be of at most `most` values. */
+/* Values of K in each of as few passes as there can be of at most `most` values; whole blocks of
+ * scales. */
 ALWAYS_INLINE int64_t pass_length(int64_t k, int64_t most)
 {
     int64_t n_pass = (k + most - 1) / most;
-    return (k + n_pass * 2 * LANES - 1) / (n_pass * 2 * LANES) * 2 * LANES;
+    return (k + n_pass * F8_BLOCK - 1) / (n_pass * F8_BLOCK) * F8_BLOCK;
 }
 
-/* Widens a pass of weights into the tile's room. */
-ALWAYS_INLINE void widen(const struct tile *t, struct pass *p, pm_dtype type)
+/* Values k .. end - 1 of a stored row as floats. */
+ALWAYS_INLINE void widen_plain(float *to, pm_dtype type, const void *row, int64_t k, int64_t end)
 {
-    for (int j = 0; j < t->n_w; j++) {
-        float *to = t->room + j * MICRO_K - p->k;
-        int64_t k = p->k;
-        for (; k + 2 * LANES <= p->end; k += 2 * LANES) {
-            v_store(to + k, load_half(type, t->w[j], k, 0));
-            v_store(to + k + LANES, load_half(type, t->w[j], k, 1));
-        }
-        for (; k < p->end; k += LANES) {
-            int n = (int)min_i64(LANES, p->end - k);
-            v_store_n(to + k, load_n_as(type, t->w[j], k, n), n);
-        }
+    for (; k + 2 * LANES <= end; k += 2 * LANES, to += 2 * LANES) {
+        v_store(to, load_half(type, row, k, 0));
+        v_store(to + LANES, load_half(type, row, k, 1));
     }
-    p->w[0] = (const char *)(t->room - p->k);
-}
-
-/* With few rows of x: one pass over the weights as they are stored. With many: passes whose
- * weights stay in the first cache, widened once for all rows. */
-ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type,
-                            void (*pass)(const struct tile *, struct pass *, int64_t))
-{
-    struct pass p = {.end = t->k, .sums = t->room};
-    int64_t length = pass_length(t->k, MICRO_K);
-    for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
-    if (!t->room || t->n_x < WIDEN_X) {
-        pass(t, &p, size_as(type));
-        return;
-    }
-    p.sums += MICRO_ROWS * MICRO_K;
-    for (; p.k < t->k; p.k = p.end) {
-        p.end = min_i64(p.k + length, t->k);
-        widen(t, &p, type);
-        pass_panel(t, &p, size_as(type));
+    for (; k < end; k += LANES, to += LANES) {
+        int n = (int)min_i64(LANES, end - k);
+        v_store_n(to, load_n_as(type, row, k, n), n);
     }
 }
 
-static void tile_f32(const struct tile *t)
+ALWAYS_INLINE void widen_f8(float *to, const uint8_t *row, const char *scales, int64_t k,
+                            int64_t end)
 {
-    run_tile(t, PM_F32, pass_f32);
-}
-
-static void tile_bf16(const struct tile *t)
-{
-    run_tile(t, PM_BF16, pass_bf16);
-}
-
-static void tile_f16(const struct tile *t)
-{
-    run_tile(t, PM_F16, pass_f16);
-}
-
-/* E4M3 to float32, by way of float16, whose subnormals cover those of E4M3: the same bits stand
- * for a value 2^-8 times as large. */
-static void decode_f8(void *to, const struct tensor *w, int64_t row)
-{
-    const uint8_t *from = (const uint8_t *)w->data + row * w->stride;
-    const char *scales =
-        (const char *)w->scale + (w->scale_row + row) / F8_BLOCK * w->scale_stride;
-    float *out = to;
-    for (int64_t k0 = 0; k0 < w->cols; k0 += F8_BLOCK, scales += sizeof(float)) {
-        int n = (int)min_i64(F8_BLOCK, w->cols - k0);
-        uint16_t half[F8_BLOCK];
+    while (k < end) {
+        int64_t stop = min_i64(k + F8_BLOCK, end);
         float scale;
-        int i = 0;
-        memcpy(&scale, scales, sizeof scale);
-        for (int j = 0; j < n; j++) {
-            uint16_t b = from[k0 + j], magnitude = b & 0x7f;
-            uint16_t bits = magnitude == 0x7f ? 0x7e00 : (uint16_t)(magnitude << 7);
-            half[j] = (uint16_t)((b & 0x80) << 8 | bits);
+        memcpy(&scale, scales + k / F8_BLOCK * (int64_t)sizeof scale, sizeof scale);
+        for (; k + LANES <= stop; k += LANES, to += LANES) {
+            v_store(to, v_from_e4m3(row + k) * scale);
         }
-        for (; i + LANES <= n; i += LANES) {
-            v_store(out + k0 + i, v_from_f16(h_load(half + i)) * 256.0f * scale);
-        }
-        if (i < n) {
-            v_store_n(out + k0 + i, v_from_f16(h_load_n(half + i, n - i)) * 256.0f * scale,
-                      n - i);
+        if (k < stop) {
+            uint8_t rest[LANES] = {0};
+            int n = (int)(stop - k);
+            memcpy(rest, row + k, (size_t)n);
+            v_store_n(to, v_from_e4m3(rest) * scale, n);
+            k = stop;
         }
     }
 }
@@ -362,19 +307,78 @@ ALWAYS_INLINE float half_scale(uint8_t s)
     return v.f;
 }
 
-static void decode_mxfp4(void *to, const struct tensor *w, int64_t row)
+ALWAYS_INLINE void widen_mxfp4(float *to, const uint8_t *row, const uint8_t *scale, int64_t k,
+                               int64_t end)
 {
-    const uint8_t *from = (const uint8_t *)w->data + row * w->stride;
-    const uint8_t *scale = (const uint8_t *)w->scale + row * w->scale_stride;
-    float *out = to;
-    for (int64_t block = 0; block < w->cols / MXFP4_BLOCK; block++) {
-        int8_t value[MXFP4_BLOCK];
-        float half = half_scale(scale[block]);
-        e2m1_block(value, from + block * (MXFP4_BLOCK / 2));
-        for (int i = 0; i < MXFP4_BLOCK; i++) {
-            out[block * MXFP4_BLOCK + i] = (float)value[i] * half;
+    for (; k < end; k += MXFP4_BLOCK, to += MXFP4_BLOCK) {
+        e2m1_block(to, row + k / 2, half_scale(scale[k / MXFP4_BLOCK]));
+    }
+}
+
+/* Widens a pass of weights into the tile's room. */
+ALWAYS_INLINE void widen(const struct tile *t, struct pass *p, pm_dtype type)
+{
+    for (int j = 0; j < t->n_w; j++) {
+        float *to = t->room + j * MICRO_K;
+        if (type == PM_F8_E4M3) {
+            widen_f8(to, t->w[j], t->w_scale[j], p->k, p->end);
+        } else if (type == PM_MXFP4) {
+            widen_mxfp4(to, t->w[j], t->w_scale[j], p->k, p->end);
+        } else {
+            widen_plain(to, type, t->w[j], p->k, p->end);
         }
     }
+    p->w[0] = (const char *)(t->room - p->k);
+}
+
+/* Passes whose weights are widened once for all rows of x and stay in the first cache. */
+ALWAYS_INLINE void tile_widened(const struct tile *t, pm_dtype type)
+{
+    int64_t length = pass_length(t->k, MICRO_K);
+    struct pass p = {.sums = t->room + MICRO_ROWS * MICRO_K};
+    for (; p.k < t->k; p.k = p.end) {
+        p.end = min_i64(p.k + length, t->k);
+        widen(t, &p, type);
+        pass_panel(t, &p);
+    }
+}
+
+/* With few rows of x, one pass over the weights as they are stored. */
+ALWAYS_INLINE void tile_plain(const struct tile *t, pm_dtype type,
+                              void (*pass)(const struct tile *, struct pass *))
+{
+    struct pass p = {.end = t->k};
+    if (t->room && t->n_x >= WIDEN_X) {
+        tile_widened(t, type);
+        return;
+    }
+    for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
+    pass(t, &p);
+}
+
+static void tile_f32(const struct tile *t)
+{
+    tile_plain(t, PM_F32, pass_f32);
+}
+
+static void tile_bf16(const struct tile *t)
+{
+    tile_plain(t, PM_BF16, pass_bf16);
+}
+
+static void tile_f16(const struct tile *t)
+{
+    tile_plain(t, PM_F16, pass_f16);
+}
+
+static void tile_f8(const struct tile *t)
+{
+    tile_widened(t, PM_F8_E4M3);
+}
+
+static void tile_mxfp4(const struct tile *t)
+{
+    tile_widened(t, PM_MXFP4);
 }
 
 /* sum of a[i] b[i]: vector i of the operands goes to accumulator i % 4. */
@@ -600,6 +604,11 @@ static double peak_f32(int64_t n)
 /* What every table has; a set replaces what it does better. */
 #include "kernels/cpu/micro_values.h"
 
-#define MICRO_BODY                                                                                 .map = {[PM_F32] = {PM_F32, PM_F32, NULL, tile_f32},                                                   [PM_F16] = {PM_F32, PM_F16, NULL, tile_f16},                                                   [PM_BF16] = {PM_F32, PM_BF16, NULL, tile_bf16},                                                [PM_F8_E4M3] = {PM_F32, PM_F32, decode_f8, tile_f32},                                          [PM_MXFP4] = {PM_F32, PM_F32, decode_mxfp4, tile_f32}},                                MICRO_HELPERS
+#define MICRO_BODY                                                                                 .map = {[PM_F32] = {PM_F32, tile_f32},                                                     \
+            [PM_F16] = {PM_F32, tile_f16},                                                     \
+            [PM_BF16] = {PM_F32, tile_bf16},                                                   \
+            [PM_F8_E4M3] = {PM_F32, tile_f8},                                                  \
+            [PM_MXFP4] = {PM_F32, tile_mxfp4}},                                                \
+    MICRO_HELPERS
 
 #define MICRO_HELPERS                                                                              .dot_f32 = dot_f32, .dot_bf16 = dot_bf16, .dot_f16 = dot_f16, .axpy_f32 = axpy_f32,            .axpy_bf16 = axpy_bf16, .axpy_f16 = axpy_f16, .values = {[PM_F32] = values_f32, [PM_F16] = values_f16, [PM_BF16] = values_bf16}, .sum_squares = sum_squares, .max = max_f32,      .exp_sum = exp_sum, .glu = glu_f32, .to_bf16 = to_bf16, .to_f16 = to_f16,                      .from_bf16 = from_bf16, .from_f16 = from_f16, .stream_read = stream_read,                      .stream_copy = stream_copy, .peak_f32 = peak_f32

@@ -117,12 +117,21 @@ static inline void v_stream(float *p, vec v)
     for (int l = 0; l < LANES; l++) p[l] = v[l];
 }
 
-static inline void e2m1_block(int8_t *to, const uint8_t *from)
+/* The bits of the magnitude, moved to their place, are 2^-120 of the value, subnormals too. */
+static inline vec v_from_e4m3(const uint8_t *p)
 {
-    static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    uvec u = {p[0], p[1], p[2], p[3]};
+    uvec magnitude = (u & 0x7f) << 20, nan = (uvec)((u & 0x7f) == 0x7f);
+    uvec value = (uvec)((vec)magnitude * 1329227995784915872903807060280344576.0f);
+    return (vec)(value | (nan & 0x7fc00000) | (u & 0x80) << 24);
+}
+
+static inline void e2m1_block(float *to, const uint8_t *from, float half)
+{
+    static const float doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     for (int i = 0; i < MXFP4_BLOCK / 2; i++) {
-        to[2 * i] = doubled[from[i] & 15];
-        to[2 * i + 1] = doubled[from[i] >> 4];
+        to[2 * i] = doubled[from[i] & 15] * half;
+        to[2 * i + 1] = doubled[from[i] >> 4] * half;
     }
 }
 

@@ -44,6 +44,19 @@ void family_moe_from(struct config *c, int first)
     }
 }
 
+pm_status family_shared(struct config *c, struct json_doc *doc, int count)
+{
+    enum { MAX_INNER = 1 << 24 };
+    int64_t dim = (int64_t)count * c->expert_dim;
+    if (dim > MAX_INNER) {
+        return fail(PM_ERR_FORMAT,
+                    "%s: %d shared experts of inner size %d, wanted at most %d in all",
+                    json_name(doc), count, c->expert_dim, MAX_INNER);
+    }
+    c->shared_dim = (int)dim;
+    return PM_OK;
+}
+
 pm_status family_qwen_windows(struct config *c, struct json_doc *doc, const json *root)
 {
     bool use = false;
@@ -90,7 +103,6 @@ pm_status family_gate_v3(struct config *c, struct json_doc *doc, const json *roo
     TRY(json_want_bool(doc, root, "norm_topk_prob", &renorm));
     TRY(json_want_int(doc, root, "n_shared_experts", 0, 4096, &shared));
     g->renorm = renorm ? RENORM_SUM : RENORM_NONE;
-    c->shared_dim = shared * c->expert_dim;
     if (g->n_group == 1) g->group = GROUP_NONE;
-    return PM_OK;
+    return family_shared(c, doc, shared);
 }

@@ -53,7 +53,7 @@ static pm_status read_v2(struct config *c, struct json_doc *doc, const json *roo
     TRY(json_want_text(doc, root, "topk_method", &method));
     TRY(json_want_float(doc, root, "routed_scaling_factor", 0, 1e6, &g->scale));
     TRY(json_want_int(doc, root, "n_shared_experts", 0, 4096, &shared));
-    c->shared_dim = shared * c->expert_dim;
+    TRY(family_shared(c, doc, shared));
     if (strcmp(method, "group_limited_greedy") == 0) {
         g->group = GROUP_MAX;
         TRY(json_need_int(doc, root, "n_group", 1, g->n_expert, &g->n_group));

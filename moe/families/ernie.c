@@ -13,7 +13,7 @@ static pm_status read(struct config *c, struct json_doc *doc, const json *root)
     TRY(json_want_float(doc, root, "moe_norm_min", 0, 1, &c->gate.floor));
     c->select_bias = true;
     TRY(json_want_int(doc, root, "moe_num_shared_experts", 0, 4096, &shared));
-    c->shared_dim = shared * c->expert_dim;
+    TRY(family_shared(c, doc, shared));
     TRY(json_want_int(doc, root, "moe_layer_interval", 1, 1 << 20, &every));
     TRY(json_want_int(doc, root, "moe_layer_start_index", 0, 1 << 20, &start));
     TRY(json_want_int(doc, root, "moe_layer_end_index", -1, 1 << 20, &end));
