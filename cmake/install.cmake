@@ -11,7 +11,8 @@ target_link_libraries(polymath_library PRIVATE pm::cjson pm::pcre2 pm::utf8proc
   Threads::Threads m)
 target_include_directories(polymath_library INTERFACE $<INSTALL_INTERFACE:include>)
 
-install(TARGETS polymath polymath_library EXPORT PolymathTargets)
+install(TARGETS polymath)
+install(TARGETS polymath_library EXPORT PolymathTargets)
 install(FILES runtime/include/polymath.h TYPE INCLUDE)
 install(EXPORT PolymathTargets NAMESPACE Polymath::
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/Polymath)

@@ -11,7 +11,7 @@
  * A match that is refused (inside a word, or special in a plain text) is jumped over as a whole:
  * the reference asks its automaton for matches first and refuses them afterwards. For the same
  * reason a token that took the blanks on its right does not keep the next match from starting
- * inside them. */
+ * inside them, unless that one takes blanks on its left and finds none left. */
 #include "added_tokens.h"
 
 #include <stdlib.h>
@@ -104,9 +104,10 @@ static bool inside_word(const char *text, size_t n, size_t start, size_t end)
     return end < n && unicode_is_word(utf8_next(&after));
 }
 
-/* Moves *start back over blanks. */
+/* Moves *start back over blanks, or on to what is done already. */
 static void take_left(const char *text, size_t least, size_t *start)
 {
+    if (*start < least) *start = least;
     while (*start > least && unicode_is_space(utf8_last(text, text + *start))) {
         do {
             (*start)--;
@@ -141,8 +142,8 @@ pm_status added_tokens_split(const struct added_tokens *a, bool normalized, bool
         if (t->left) take_left(text, done, &start);
         if (t->right) take_right(text, n, &end);
         if (done < start) TRY(sink(context, NULL, done, start));
-        TRY(sink(context, t, start, end));
-        done = end;
+        if (start < end) TRY(sink(context, t, start, end));
+        if (start <= end) done = end; /* inside those blanks it goes back */
     }
     return done < n ? sink(context, NULL, done, n) : PM_OK;
 }
@@ -163,14 +164,21 @@ static pm_status read_token(struct added_token *t, struct json_doc *doc, const j
     return tokenizer_need_bytes(doc, v, "content", &t->content, &t->n);
 }
 
-static pm_status set_pattern(struct added_token *t, const struct normalizer *z,
-                             struct matcher *m)
+static pm_status set_pattern(struct added_token *t, const char *name,
+                             const struct normalizer *z, struct matcher *m)
 {
     struct passage p = {0};
     struct text spare = {0};
     pm_status status;
     TRY_DONE(text_put(&p.text, t->content, t->n));
     if (t->normalized) TRY_DONE(normalizer_run(z, m, &p, &spare));
+    if (p.text.n == 0) {
+        char shown[JSON_EXCERPT];
+        /* The reference would find it between any two characters. */
+        status = fail(PM_ERR_UNSUPPORTED, "%s: added token \"%s\" is empty when normalised",
+                      name, json_excerpt(shown, t->content, t->n));
+        goto done;
+    }
     t->n_pattern = p.text.n;
     TRY_DONE(copy_text(&t->pattern, p.text.byte, p.text.n));
 done:
@@ -274,7 +282,7 @@ static pm_status build_finder(const struct added_tokens *a, struct finder *f, bo
     TRY(alloc_array(&f->pattern, a->n, sizeof *f->pattern, "added tokens"));
     for (size_t i = 0; i < a->n; i++) {
         const struct added_token *t = &a->token[i];
-        if (t->normalized == normalized && t->n_pattern > 0) f->pattern[f->n++] = t;
+        if (t->normalized == normalized) f->pattern[f->n++] = t;
     }
     qsort(f->pattern, f->n, sizeof *f->pattern, compare_pattern);
     for (size_t i = 0; i < f->n; i++) {
@@ -316,7 +324,7 @@ pm_status added_tokens_parse(struct added_tokens **out, struct json_doc *doc, co
     TRY_DONE(read_tokens(a, doc, list, v));
     TRY_DONE(drop_repeats(a));
     for (size_t i = 0; i < a->n; i++) {
-        TRY_DONE(set_pattern(&a->token[i], z, m));
+        TRY_DONE(set_pattern(&a->token[i], json_name(doc), z, m));
     }
     TRY_DONE(sort_pointers(a, &a->by_id, compare_id));
     TRY_DONE(sort_pointers(a, &a->by_content, compare_content));

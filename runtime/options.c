@@ -69,7 +69,7 @@ static pm_status set_number(void *field, const struct option *row, const char *v
     errno = 0;
     if (row->kind == OPTION_U64) {
         unsigned long long u = strtoull(value, &end, 0);
-        if (errno || end == value || *end || *value == '-') return wrong(row, value);
+        if (errno || *end || !isdigit((unsigned char)*value)) return wrong(row, value);
         *(uint64_t *)field = u;
         return PM_OK;
     }

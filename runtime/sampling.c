@@ -91,12 +91,13 @@ static pm_status find_best(const float *logits, int n, int *best)
     int at = 0;
     for (int i = 0; i < n; i++) {
         if (logits[i] > logits[at]) at = i;
-        if (isnan(logits[i])) {
-            return fail(PM_ERR_DEVICE,
-                        "logits: token %d is not a number; the weights or the "
-                        "computation are broken",
-                        i);
-        }
+        if (isnan(logits[i])) at = i;
+        if (isnan(logits[at])) break;
+    }
+    if (!isfinite(logits[at])) {
+        return fail(PM_ERR_DEVICE,
+                    "logits: token %d has %g; the weights or the computation are broken", at,
+                    logits[at]);
     }
     *best = at;
     return PM_OK;

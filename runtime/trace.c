@@ -90,6 +90,23 @@ pm_status trace_write(const struct trace *t, const char *path)
     return good ? PM_OK : fail(PM_ERR_IO, "%s: %s", path, strerror(errno));
 }
 
+/* The size that the header calls for is the file's. */
+static pm_status check_size(FILE *f, const char *path, const uint32_t head[4])
+{
+    uint64_t want = sizeof magic + 4 * sizeof *head + (uint64_t)head[1] * sizeof *head;
+    uint64_t ids = (uint64_t)head[0] * head[1]; /* below 2^42 */
+    long at = ftell(f), size;
+    want += ids * head[3] * sizeof(uint16_t); /* below 2^55 */
+    if (fseek(f, 0, SEEK_END) != 0 || (size = ftell(f)) < 0 || fseek(f, at, SEEK_SET) != 0) {
+        return fail(PM_ERR_IO, "%s: %s", path, strerror(errno));
+    }
+    if ((uint64_t)size != want) {
+        return fail(PM_ERR_FORMAT, "%s: size: found %ld bytes, the header calls for %llu", path,
+                    size, (unsigned long long)want);
+    }
+    return PM_OK;
+}
+
 static pm_status check_ids(const struct trace *t, const char *path)
 {
     size_t n = (size_t)t->n_layer * t->n_token * t->top_k;
@@ -121,6 +138,7 @@ pm_status trace_read(struct trace **out, const char *path)
                       head[0], head[1], head[2], head[3]);
         goto done;
     }
+    TRY_DONE(check_size(f, path, head));
     TRY_DONE(take(&t, head[0], head[1], head[2], head[3]));
     n = (size_t)t->n_layer * t->n_token * t->top_k;
     if (fread(t->layer, sizeof *t->layer, t->n_layer, f) != t->n_layer ||

@@ -111,12 +111,10 @@ static void scores(const struct span *s, const struct query *query, int n, int f
 }
 
 /* The softmax of one query over its visible scores, in place, without the division: returns
- * 1 / sum. Scores of positions that only other queries of the task see become 0. */
-static float softmax(const struct span *s, const struct query *q, float *score, int first,
-                     int end)
+ * 1 / sum. */
+static float softmax(const struct span *s, const struct query *q, float *visible)
 {
     int n = q->end - q->first;
-    float *visible = score + (q->first - first);
     float max, sum;
     for (int j = 0; j < n; j++) {
         visible[j] *= s->scale;
@@ -125,13 +123,12 @@ static float softmax(const struct span *s, const struct query *q, float *score, 
     if (q->sink && *q->sink > max) max = *q->sink;
     sum = s->m->exp_sum(visible, n, max);
     if (q->sink) sum += expf(*q->sink - max);
-    memset(score, 0, (size_t)(q->first - first) * sizeof *score);
-    memset(score + (q->end - first), 0, (size_t)(end - q->end) * sizeof *score);
     return 1 / sum;
 }
 
-/* out[i] += sum over j of score[i, j] v[j], a block of the cache at a time. A query takes part
- * in the blocks that its span touches; zero scores there add nothing. */
+/* out[i] += sum over j of score[i, j] v[j], a block of the cache at a time: queries that see
+ * the whole block together, others each over what they see. A value that a query does not see
+ * never meets it, not even with weight 0: it may be infinite. */
 static void weighted_sums(const struct span *s, const struct query *query, int n,
                           const float *score, int64_t stride, int first, int end)
 {
@@ -140,16 +137,29 @@ static void weighted_sums(const struct span *s, const struct query *query, int n
     struct values values = {.dim = s->v_dim, .y = y, .p = p};
     values.v_stride = (int64_t)element(s->kv->type) * (s->v_is_k ? s->kv->k_dim : s->kv->v_dim);
     for (int j = first, stop; j < end; j = stop) {
+        int n_whole = 0;
         stop = (int)min_i64(end, (j / KV_BLOCK + 1) * KV_BLOCK);
+        for (int i = 0; i < n; i++) {
+            int from = (int)max_i64(j, query[i].first), to = (int)min_i64(stop, query[i].end);
+            const float *weight = score + i * stride + (from - first);
+            if (from >= to) continue;
+            if (to - from == stop - j) {
+                y[n_whole] = query[i].out;
+                p[n_whole++] = weight;
+                continue;
+            }
+            struct values alone = values;
+            alone.n_query = 1;
+            alone.n_row = to - from;
+            alone.y = &query[i].out;
+            alone.p = &weight;
+            alone.v = value_at(s, from);
+            s->m->values[s->kv->type](&alone);
+        }
         values.v = value_at(s, j);
         values.n_row = stop - j;
-        values.n_query = 0;
-        for (int i = 0; i < n; i++) {
-            if (query[i].first >= stop || query[i].end <= j) continue;
-            y[values.n_query] = query[i].out;
-            p[values.n_query++] = score + i * stride + (j - first);
-        }
-        if (values.n_query) s->m->values[s->kv->type](&values);
+        values.n_query = n_whole;
+        if (n_whole) s->m->values[s->kv->type](&values);
     }
 }
 
@@ -169,7 +179,7 @@ static void attend(const struct span *s, const struct query *query, int n, char 
     scores(s, query, n, first, end, score, stride,
            scratch + padded((size_t)task_queries(n_kv) * (size_t)(n_kv + KV_BLOCK) * 4));
     for (int i = 0; i < n; i++) {
-        inverse[i] = softmax(s, &query[i], score + i * stride, first, end);
+        inverse[i] = softmax(s, &query[i], score + i * stride + (query[i].first - first));
         memset(query[i].out, 0, (size_t)s->v_dim * sizeof(float));
     }
     weighted_sums(s, query, n, score, stride, first, end);
@@ -220,7 +230,7 @@ static void attention_task(void *arg, int64_t task, int worker)
     const struct attention_rows *rows = op->rows;
     int head0 = (int)(task % job->n_head_task) * job->heads_per_task;
     int64_t row = task / job->n_head_task * job->rows_per_task;
-    int64_t end = min_i64(row + job->rows_per_task, rows->n_row);
+    int64_t end = min_i64(row + job->rows_per_task, rows->q_start[rows->n_seq]);
     int group = op->n_head / op->kv->n_kv_head;
     struct span s = {.m = job->d->micro,
                      .kv = op->kv,
@@ -378,7 +388,7 @@ static void mla_task(void *arg, int64_t task, int worker)
     const struct attention_rows *rows = job->mla->rows;
     int head = (int)(task % job->n_head_task);
     int64_t row = task / job->n_head_task * job->rows_per_task;
-    int64_t end = min_i64(row + job->rows_per_task, rows->n_row);
+    int64_t end = min_i64(row + job->rows_per_task, rows->q_start[rows->n_seq]);
     while (row < end) {
         int seq = sequence_of(rows, row);
         int64_t stop = min_i64(end, rows->q_start[seq + 1]);

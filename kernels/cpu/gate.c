@@ -11,6 +11,10 @@
 
 enum { MAX_EXPERTS = 4096 };
 
+/* What a score that is -INFINITY or not a number counts as when experts are picked: above
+ * -INFINITY, which marks the experts that are taken, and two of them still add up. */
+#define LOWEST -1e38f
+
 struct gate_job {
     const struct micro *m;
     const struct gate *g;
@@ -77,17 +81,20 @@ static float sparsemixer_pick(const float *logit, const float *from, int n, floa
 static void sparsemixer(const struct gate *g, const float *logit, float *weight, int32_t *id)
 {
     float from[MAX_EXPERTS];
-    memcpy(from, logit, (size_t)g->n_expert * sizeof *from);
+    for (int e = 0; e < g->n_expert; e++) {
+        from[e] = logit[e] > LOWEST ? logit[e] : LOWEST;
+    }
     weight[0] = sparsemixer_pick(logit, from, g->n_expert, g->jitter, &id[0]);
     from[id[0]] = -INFINITY;
     weight[1] = sparsemixer_pick(logit, from, g->n_expert, g->jitter, &id[1]);
 }
 
-static void weigh(const struct gate *g, const float *logit, const float *score, float *weight,
-                  const int32_t *id)
+/* Weights of the picked experts before renormalisation. */
+static void raw_weights(const struct gate *g, const float *logit, const float *score,
+                        float *weight, const int32_t *id)
 {
     float sum = 0, max = logit[id[0]];
-    for (int k = 0; k < g->top_k; k++) {
+    for (int k = 1; k < g->top_k; k++) {
         max = fmaxf(max, logit[id[k]]);
     }
     for (int k = 0; k < g->top_k; k++) {
@@ -96,13 +103,20 @@ static void weigh(const struct gate *g, const float *logit, const float *score, 
         case WEIGHT_SIGMOID_PICKED: weight[k] = 1 / (1 + expf(-logit[id[k]])); break;
         default: weight[k] = score[id[k]];
         }
-        sum += g->renorm == RENORM_NORM ? powf(fabsf(weight[k]), g->floor) : weight[k];
+        sum += weight[k];
     }
-    if (g->weight == WEIGHT_SOFTMAX_PICKED) {
-        for (int k = 0; k < g->top_k; k++) {
-            weight[k] /= sum;
-        }
-        sum = 1;
+    for (int k = 0; k < g->top_k && g->weight == WEIGHT_SOFTMAX_PICKED; k++) {
+        weight[k] /= sum;
+    }
+}
+
+static void weigh(const struct gate *g, const float *logit, const float *score, float *weight,
+                  const int32_t *id)
+{
+    float sum = 0;
+    raw_weights(g, logit, score, weight, id);
+    for (int k = 0; k < g->top_k; k++) {
+        sum += g->renorm == RENORM_NORM ? powf(fabsf(weight[k]), g->floor) : weight[k];
     }
     switch (g->renorm) {
     case RENORM_NONE: sum = 1; break;
@@ -140,7 +154,7 @@ static void gate_row(const struct gate_job *job, int64_t r)
     }
     for (int e = 0; e < n; e++) {
         pick[e] = score[e] + (job->bias ? job->bias[e] : 0);
-        if (!(pick[e] > -INFINITY)) pick[e] = -3e38f; /* NaN must not repeat an expert */
+        if (!(pick[e] > LOWEST)) pick[e] = LOWEST;
     }
     if (g->group != GROUP_NONE) mask_groups(g, pick);
     for (int k = 0; k < g->top_k; k++) {

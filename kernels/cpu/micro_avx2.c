@@ -49,13 +49,13 @@ static inline void v_store_n(float *p, vec v, int n)
 static inline hvec h_load_n(const uint16_t *p, int n)
 {
     hvec v = {0};
-    for (int l = 0; l < n; l++) v[l] = p[l];
+    __builtin_memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
 }
 
 static inline void h_store_n(uint16_t *p, hvec v, int n)
 {
-    for (int l = 0; l < n; l++) p[l] = v[l];
+    __builtin_memcpy(p, &v, (size_t)n * sizeof *p);
 }
 
 static inline vec v_from_bf16(hvec h)
@@ -103,36 +103,23 @@ static inline void v_stream(float *p, vec v)
     _mm256_stream_ps(p, v);
 }
 
-/* By way of float16, whose subnormals cover those of E4M3: moved bits stand for 2^-8 of it. */
-static inline vec v_from_e4m3(const uint8_t *p)
+static inline hvec h_extend(const uint8_t *p)
 {
-    __m128i b = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)p));
-    __m128i magnitude = _mm_and_si128(b, _mm_set1_epi16(0x7f));
-    __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
-    __m128i half = _mm_or_si128(_mm_slli_epi16(magnitude, 7),
-                                _mm_slli_epi16(_mm_and_si128(b, _mm_set1_epi16(0x80)), 8));
-    half = _mm_or_si128(half, _mm_and_si128(nan, _mm_set1_epi16(0x7e00)));
-    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256));
+    return (hvec)_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)p));
 }
 
-static inline void store_codes(float *to, __m128i codes, __m256 half)
+/* All lanes get the four bytes and shift their code down. The look-up minds the lowest three
+ * bits only, and the fourth becomes the sign. */
+static inline vec v_from_e2m1(const uint8_t *p, float scale)
 {
-    __m256i low = _mm256_cvtepi8_epi32(codes);
-    __m256i high = _mm256_cvtepi8_epi32(_mm_srli_si128(codes, 8));
-    _mm256_storeu_ps(to, _mm256_mul_ps(_mm256_cvtepi32_ps(low), half));
-    _mm256_storeu_ps(to + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(high), half));
-}
-
-static inline void e2m1_block(float *to, const uint8_t *from, float half)
-{
-    const __m128i doubled =
-        _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-    const __m128i nibble = _mm_set1_epi8(15);
-    __m128i codes = _mm_loadu_si128((const __m128i *)(const void *)from);
-    __m128i low = _mm_shuffle_epi8(doubled, _mm_and_si128(codes, nibble));
-    __m128i high = _mm_shuffle_epi8(doubled, _mm_and_si128(_mm_srli_epi16(codes, 4), nibble));
-    store_codes(to, _mm_unpacklo_epi8(low, high), _mm256_set1_ps(half));
-    store_codes(to + 16, _mm_unpackhi_epi8(low, high), _mm256_set1_ps(half));
+    const __m256 value = _mm256_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6);
+    const __m256i shift = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    __m256 table = _mm256_mul_ps(value, _mm256_set1_ps(scale));
+    int32_t word;
+    __builtin_memcpy(&word, p, sizeof word);
+    __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(word), shift);
+    __m256i sign = _mm256_slli_epi32(_mm256_and_si256(code, _mm256_set1_epi32(8)), 28);
+    return _mm256_xor_ps(_mm256_permutevar8x32_ps(table, code), _mm256_castsi256_ps(sign));
 }
 
 #include "kernels/cpu/micro_body.h"

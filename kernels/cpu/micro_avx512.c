@@ -119,42 +119,25 @@ static inline void v_stream(float *p, vec v)
     _mm512_stream_ps(p, v);
 }
 
-/* Moving the bits and adding to the exponent is right for normal values; the few subnormal ones
- * and NaN are looked up. */
-static inline vec v_from_e4m3(const uint8_t *p)
+static inline hvec h_extend(const uint8_t *p)
 {
-    const __m512i subnormal = (__m512i)_mm512_setr_ps(
-        0, 0x1p-9f, 0x2p-9f, 0x3p-9f, 0x4p-9f, 0x5p-9f, 0x6p-9f, 0x7p-9f, 0, 0x1p-9f, 0x2p-9f,
-        0x3p-9f, 0x4p-9f, 0x5p-9f, 0x6p-9f, 0x7p-9f);
-    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    __m512i magnitude = _mm512_and_epi32(b, _mm512_set1_epi32(0x7f));
-    __mmask16 small = _mm512_testn_epi32_mask(b, _mm512_set1_epi32(0x78));
-    __mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7f));
-    __m512i sign = _mm512_slli_epi32(_mm512_xor_epi32(b, magnitude), 24);
-    __m512i value = _mm512_add_epi32(_mm512_slli_epi32(magnitude, 20),
-                                     _mm512_set1_epi32(120 << 23));
-    value = _mm512_mask_permutexvar_epi32(value, small, magnitude, subnormal);
-    value = _mm512_mask_mov_epi32(value, nan, _mm512_set1_epi32(0x7fc00000));
-    return (vec)_mm512_or_epi32(value, sign);
+    return (hvec)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-/* Each half of a vector gets the four bytes of its eight codes; the lanes shift theirs down, and
- * the look-up minds the lowest four bits only. */
-static inline void e2m1_block(float *to, const uint8_t *from, float half)
+/* Each half of the lanes gets the four bytes of its eight codes and shifts its code down; the
+ * look-up minds the lowest four bits only. */
+static inline vec v_from_e2m1(const uint8_t *p, float scale)
 {
-    const __m512 doubled =
-        _mm512_setr_ps(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    const __m512 value = _mm512_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2,
+                                        -3, -4, -6);
     const __m512i shift =
         _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-    __m512 table = _mm512_mul_ps(doubled, _mm512_set1_ps(half));
-    int32_t word[4];
-    __builtin_memcpy(word, from, sizeof word);
-    for (int i = 0; i < 2; i++) {
-        __m512i codes = _mm512_mask_set1_epi32(_mm512_set1_epi32(word[2 * i]), 0xff00,
-                                               word[2 * i + 1]);
-        __m512i index = _mm512_srlv_epi32(codes, shift);
-        _mm512_storeu_ps(to + 16 * i, _mm512_permutexvar_ps(index, table));
-    }
+    __m512 table = _mm512_mul_ps(value, _mm512_set1_ps(scale));
+    int32_t word[2];
+    __builtin_memcpy(word, p, sizeof word);
+    __m512i code = _mm512_mask_broadcastd_epi32(_mm512_set1_epi32(word[0]), 0xff00,
+                                                _mm_cvtsi32_si128(word[1]));
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(code, shift), table);
 }
 
 #include "kernels/cpu/micro_body.h"

@@ -14,8 +14,8 @@
  *   v_sum(vec)                sum of the lanes in one fixed tree
  *   v_sum4(out, vec[4])       out[j] = v_sum(vec[j]), the same tree
  *   v_stream(p, vec)          a store past the caches to an aligned address
- *   v_from_e4m3(const uint8_t *)  LANES values, exactly
- *   e2m1_block(to, from, half)    32 values of E2M1 times 2 * half, as floats
+ *   h_extend(const uint8_t *)  LANES signed bytes
+ *   v_from_e2m1(const uint8_t *, float scale)  LANES values times scale
  *
  * A linear map in the row-dot form: every output owns one vector accumulator. Step s of the
  * reduction adds w[s * LANES + l] * x[s * LANES + l] to lane l; the last step loads zeros past
@@ -69,6 +69,16 @@ ALWAYS_INLINE hvec v_to_bf16(vec v)
     return __builtin_convertvector((rounded & ~nan) | ((u >> 16 | 0x40) & nan), hvec);
 }
 
+/* E4M3 by way of float16, whose subnormals cover those of E4M3: sign and magnitude, moved, stand
+ * for 1 / E4M3_UNIT of the value. The two codes that mean NaN count as +-480: no one stores NaN
+ * weights, and to look for them would cost a quarter of the speed. */
+static const float E4M3_UNIT = 256;
+
+ALWAYS_INLINE vec v_from_e4m3(const uint8_t *p)
+{
+    return v_from_f16((h_extend(p) << 7) & 0xbf80);
+}
+
 /* LANES (or, in a last step, n) stored values of one type as floats. */
 ALWAYS_INLINE vec load_as(pm_dtype type, const void *p, int64_t i)
 {
@@ -84,10 +94,29 @@ ALWAYS_INLINE vec load_n_as(pm_dtype type, const void *p, int64_t i, int n)
     return v_from_f16(h_load_n((const uint16_t *)p + i, n));
 }
 
-/* Half `half` of 2 * LANES values from i on. */
-ALWAYS_INLINE vec load_half(pm_dtype type, const void *p, int64_t i, int half)
+/* The last n values of a row, n < LANES. */
+ALWAYS_INLINE vec load_rest(pm_dtype type, const void *p, int64_t i, int n, float scale)
 {
+    if (type == PM_F8_E4M3) {
+        uint8_t rest[LANES] = {0};
+        memcpy(rest, (const uint8_t *)p + i, (size_t)n);
+        return v_from_e4m3(rest) * scale;
+    }
+    if (type == PM_MXFP4) {
+        uint8_t rest[LANES / 2] = {0};
+        memcpy(rest, (const uint8_t *)p + i / 2, (size_t)n / 2);
+        return v_from_e2m1(rest, scale);
+    }
+    return load_n_as(type, p, i, n);
+}
+
+/* Half `half` of 2 * LANES values from i on; `scale` is that of their block. */
+ALWAYS_INLINE vec load_half(pm_dtype type, const void *p, int64_t i, int half, float scale)
+{
+    const uint8_t *byte = p;
     if (type == PM_BF16) return bf16_half((const uint16_t *)p + i, half);
+    if (type == PM_F8_E4M3) return v_from_e4m3(byte + i + half * LANES) * scale;
+    if (type == PM_MXFP4) return v_from_e2m1(byte + (i + half * LANES) / 2, scale);
     return load_as(type, p, i + half * LANES);
 }
 
@@ -182,6 +211,20 @@ ALWAYS_INLINE void step(vec acc[][TILE_W], int j, int n_x, vec w, const vec *x)
     for (int i = 0; i < n_x; i++) acc[i][j] = v_fma(w, x[i], acc[i][j]);
 }
 
+/* How many values share a scale; a plain type has one block. */
+ALWAYS_INLINE int block_of(pm_dtype type)
+{
+    return type == PM_MXFP4 ? MXFP4_BLOCK : F8_BLOCK;
+}
+
+/* The scale of value k of weight row j, from the tile's room, see expand_scales. */
+ALWAYS_INLINE float scale_of(const struct tile *t, const struct pass *p, pm_dtype type, int j,
+                             int64_t k)
+{
+    if (type != PM_F8_E4M3 && type != PM_MXFP4) return 1;
+    return t->room[j * MICRO_K + (k - p->k) / block_of(type)];
+}
+
 /* A pass over rows row .. row + n_x - 1 of x and weight rows w0 .. w0 + TILE_W - 1, stored or in
  * a panel, where one register serves for all; type, panel and n_x are constants. */
 ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtype type,
@@ -208,7 +251,7 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
             for (int j = 0; j < TILE_W; j++) {
                 step(acc, j, n_x,
                      panel ? v_load(base + j * MICRO_K + half * LANES)
-                           : load_half(type, wp[j], k, half),
+                           : load_half(type, wp[j], k, half, scale_of(t, p, type, w0 + j, k)),
                      x);
             }
         }
@@ -220,7 +263,7 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
 #pragma GCC unroll 8
         for (int j = 0; j < TILE_W; j++) {
             const char *from = panel ? p->w[0] + (w0 + j) * MICRO_K * sizeof(float) : wp[j];
-            step(acc, j, n_x, load_n_as(type, from, k, n), x);
+            step(acc, j, n_x, load_rest(type, from, k, n, scale_of(t, p, type, w0 + j, k)), x);
         }
     }
     end_sums(t, p, row, w0, n_x, acc);
@@ -254,6 +297,8 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
 PASS_FUNCTION(pass_f32, pass_rows, PM_F32, false)
 PASS_FUNCTION(pass_bf16, pass_rows, PM_BF16, false)
 PASS_FUNCTION(pass_f16, pass_rows, PM_F16, false)
+PASS_FUNCTION(pass_f8, pass_rows, PM_F8_E4M3, false)
+PASS_FUNCTION(pass_mxfp4, pass_rows, PM_MXFP4, false)
 PASS_FUNCTION(pass_panel, pass_rows, PM_F32, true)
 
 /* Values of K in each of as few passes as there can be of at most `most` values; whole blocks of
@@ -264,82 +309,81 @@ ALWAYS_INLINE int64_t pass_length(int64_t k, int64_t most)
     return (k + n_pass * F8_BLOCK - 1) / (n_pass * F8_BLOCK) * F8_BLOCK;
 }
 
-/* Values k .. end - 1 of a stored row as floats. */
-ALWAYS_INLINE void widen_plain(float *to, pm_dtype type, const void *row, int64_t k, int64_t end)
+/* 2^(s - 127); 255 is NaN. */
+ALWAYS_INLINE vec v_from_e8m0(const uint8_t *p)
 {
-    for (; k + 2 * LANES <= end; k += 2 * LANES, to += 2 * LANES) {
-        v_store(to, load_half(type, row, k, 0));
-        v_store(to + LANES, load_half(type, row, k, 1));
-    }
-    for (; k < end; k += LANES, to += LANES) {
-        int n = (int)min_i64(LANES, end - k);
-        v_store_n(to, load_n_as(type, row, k, n), n);
-    }
+    uvec s = __builtin_convertvector(h_extend(p) & 0xff, uvec);
+    return (vec)(s << 23 | ((uvec)(s == 0) & 0x00400000) | ((uvec)(s == 255) & 0x7fc00000));
 }
 
-ALWAYS_INLINE void widen_f8(float *to, const uint8_t *row, const char *scales, int64_t k,
-                            int64_t end)
+/* The scales of a pass as floats that what `load_half` widens is to be multiplied with, in the
+ * tile's room. */
+ALWAYS_INLINE void expand_scales(const struct tile *t, const struct pass *p, pm_dtype type)
 {
-    while (k < end) {
-        int64_t stop = min_i64(k + F8_BLOCK, end);
-        float scale;
-        memcpy(&scale, scales + k / F8_BLOCK * (int64_t)sizeof scale, sizeof scale);
-        for (; k + LANES <= stop; k += LANES, to += LANES) {
-            v_store(to, v_from_e4m3(row + k) * scale);
-        }
-        if (k < stop) {
-            uint8_t rest[LANES] = {0};
-            int n = (int)(stop - k);
-            memcpy(rest, row + k, (size_t)n);
-            v_store_n(to, v_from_e4m3(rest) * scale, n);
-            k = stop;
-        }
-    }
-}
-
-/* 2^(s - 128), half of what an E8M0 scale stands for. */
-ALWAYS_INLINE float half_scale(uint8_t s)
-{
-    union {
-        uint32_t u;
-        float f;
-    } v = {s == 255 ? 0x7fc00000u : s > 1 ? (uint32_t)(s - 1) << 23 : 0x00200000u << s};
-    return v.f;
-}
-
-ALWAYS_INLINE void widen_mxfp4(float *to, const uint8_t *row, const uint8_t *scale, int64_t k,
-                               int64_t end)
-{
-    for (; k < end; k += MXFP4_BLOCK, to += MXFP4_BLOCK) {
-        e2m1_block(to, row + k / 2, half_scale(scale[k / MXFP4_BLOCK]));
-    }
-}
-
-/* Widens a pass of weights into the tile's room. */
-ALWAYS_INLINE void widen(const struct tile *t, struct pass *p, pm_dtype type)
-{
+    int64_t first = p->k / block_of(type);
+    int n = (int)((p->end + block_of(type) - 1) / block_of(type) - first);
     for (int j = 0; j < t->n_w; j++) {
         float *to = t->room + j * MICRO_K;
+        const uint8_t *from = (const uint8_t *)t->w_scale[j] + first;
         if (type == PM_F8_E4M3) {
-            widen_f8(to, t->w[j], t->w_scale[j], p->k, p->end);
-        } else if (type == PM_MXFP4) {
-            widen_mxfp4(to, t->w[j], t->w_scale[j], p->k, p->end);
-        } else {
-            widen_plain(to, type, t->w[j], p->k, p->end);
+            const char *scale = (const char *)t->w_scale[j] + first * (int64_t)sizeof *to;
+            for (int i = 0; i < n; i++) {
+                memcpy(&to[i], scale + i * (int)sizeof *to, sizeof *to);
+                to[i] *= E4M3_UNIT;
+            }
+            continue;
+        }
+        for (int i = 0; i < n; i += LANES) {
+            uint8_t rest[LANES] = {0};
+            if (i + LANES <= n) {
+                v_store(to + i, v_from_e8m0(from + i));
+            } else {
+                memcpy(rest, from + i, (size_t)(n - i));
+                v_store(to + i, v_from_e8m0(rest));
+            }
+        }
+    }
+}
+
+/* Values k .. end - 1 of the weight rows as floats, in the tile's room. Each row's scales stand
+ * where its values will, so they step aside. */
+ALWAYS_INLINE void widen(const struct tile *t, struct pass *p, pm_dtype type)
+{
+    float scale[MICRO_K / MXFP4_BLOCK];
+    int64_t block = block_of(type);
+    for (int j = 0; j < t->n_w; j++) {
+        float *to = t->room + j * MICRO_K - p->k;
+        memcpy(scale, t->room + j * MICRO_K, sizeof scale);
+        for (int64_t k = p->k, stop; k < p->end; k = stop) {
+            float s = scale[(k - p->k) / block];
+            stop = min_i64(p->end, k + block);
+            for (; k + 2 * LANES <= stop; k += 2 * LANES) {
+                v_store(to + k, load_half(type, t->w[j], k, 0, s));
+                v_store(to + k + LANES, load_half(type, t->w[j], k, 1, s));
+            }
+            for (; k < stop; k += LANES) {
+                int n = (int)min_i64(LANES, stop - k);
+                v_store_n(to + k, load_rest(type, t->w[j], k, n, s), n);
+            }
         }
     }
     p->w[0] = (const char *)(t->room - p->k);
 }
 
-/* Passes whose weights are widened once for all rows of x and stay in the first cache. */
-ALWAYS_INLINE void tile_widened(const struct tile *t, pm_dtype type)
+/* Passes of MICRO_K values, so that what belongs to the weights of a pass fits into the tile's
+ * room: with few rows of x their scales, with more the widened weights themselves, which all
+ * rows of x then find in the first cache. */
+ALWAYS_INLINE void run_passes(const struct tile *t, pm_dtype type, bool panel,
+                              void (*pass)(const struct tile *, struct pass *))
 {
     int64_t length = pass_length(t->k, MICRO_K);
     struct pass p = {.sums = t->room + MICRO_ROWS * MICRO_K};
+    for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
     for (; p.k < t->k; p.k = p.end) {
         p.end = min_i64(p.k + length, t->k);
-        widen(t, &p, type);
-        pass_panel(t, &p);
+        if (type == PM_F8_E4M3 || type == PM_MXFP4) expand_scales(t, &p, type);
+        if (panel) widen(t, &p, type);
+        pass(t, &p);
     }
 }
 
@@ -349,11 +393,21 @@ ALWAYS_INLINE void tile_plain(const struct tile *t, pm_dtype type,
 {
     struct pass p = {.end = t->k};
     if (t->room && t->n_x >= WIDEN_X) {
-        tile_widened(t, type);
+        run_passes(t, type, true, pass_panel);
         return;
     }
     for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
     pass(t, &p);
+}
+
+ALWAYS_INLINE void tile_scaled(const struct tile *t, pm_dtype type,
+                               void (*pass)(const struct tile *, struct pass *))
+{
+    if (t->n_x > TILE_X) {
+        run_passes(t, type, true, pass_panel);
+    } else {
+        run_passes(t, type, false, pass);
+    }
 }
 
 static void tile_f32(const struct tile *t)
@@ -373,12 +427,12 @@ static void tile_f16(const struct tile *t)
 
 static void tile_f8(const struct tile *t)
 {
-    tile_widened(t, PM_F8_E4M3);
+    tile_scaled(t, PM_F8_E4M3, pass_f8);
 }
 
 static void tile_mxfp4(const struct tile *t)
 {
-    tile_widened(t, PM_MXFP4);
+    tile_scaled(t, PM_MXFP4, pass_mxfp4);
 }
 
 /* sum of a[i] b[i]: vector i of the operands goes to accumulator i % 4. */

@@ -43,25 +43,25 @@ static inline vec v_min(vec a, vec b)
 static inline vec v_load_n(const float *p, int n)
 {
     vec v = {0};
-    for (int l = 0; l < n; l++) v[l] = p[l];
+    __builtin_memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
 }
 
 static inline void v_store_n(float *p, vec v, int n)
 {
-    for (int l = 0; l < n; l++) p[l] = v[l];
+    __builtin_memcpy(p, &v, (size_t)n * sizeof *p);
 }
 
 static inline hvec h_load_n(const uint16_t *p, int n)
 {
     hvec v = {0};
-    for (int l = 0; l < n; l++) v[l] = p[l];
+    __builtin_memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
 }
 
 static inline void h_store_n(uint16_t *p, hvec v, int n)
 {
-    for (int l = 0; l < n; l++) p[l] = v[l];
+    __builtin_memcpy(p, &v, (size_t)n * sizeof *p);
 }
 
 static inline vec v_from_bf16(hvec h)
@@ -117,22 +117,19 @@ static inline void v_stream(float *p, vec v)
     for (int l = 0; l < LANES; l++) p[l] = v[l];
 }
 
-/* The bits of the magnitude, moved to their place, are 2^-120 of the value, subnormals too. */
-static inline vec v_from_e4m3(const uint8_t *p)
+static inline hvec h_extend(const uint8_t *p)
 {
-    uvec u = {p[0], p[1], p[2], p[3]};
-    uvec magnitude = (u & 0x7f) << 20, nan = (uvec)((u & 0x7f) == 0x7f);
-    uvec value = (uvec)((vec)magnitude * 1329227995784915872903807060280344576.0f);
-    return (vec)(value | (nan & 0x7fc00000) | (u & 0x80) << 24);
+    hvec v;
+    for (int l = 0; l < LANES; l++) v[l] = (uint16_t)(int8_t)p[l];
+    return v;
 }
 
-static inline void e2m1_block(float *to, const uint8_t *from, float half)
+static inline vec v_from_e2m1(const uint8_t *p, float scale)
 {
-    static const float doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-    for (int i = 0; i < MXFP4_BLOCK / 2; i++) {
-        to[2 * i] = doubled[from[i] & 15] * half;
-        to[2 * i + 1] = doubled[from[i] >> 4] * half;
-    }
+    static const float value[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3,
+                                    -4, -6};
+    vec v = {value[p[0] & 15], value[p[0] >> 4], value[p[1] & 15], value[p[1] >> 4]};
+    return v * scale;
 }
 
 #include "kernels/cpu/micro_body.h"
@@ -144,6 +141,16 @@ static bool available(void)
 
 const struct micro micro_generic = {.name = "generic", .available = available, MICRO_BODY};
 
+/* Intel's cores run VDPBF16PS at half the rate of float32 FMA; AMD's run it at twice that. */
+static bool preferred(const struct micro *micro)
+{
+#if defined(__x86_64__)
+    if (micro == &micro_avx512bf16) return !__builtin_cpu_is("intel");
+#endif
+    (void)micro;
+    return true;
+}
+
 pm_status micro_select(const struct micro **out, const char *name)
 {
     static const struct micro *const table[] = {
@@ -153,7 +160,7 @@ pm_status micro_select(const struct micro **out, const char *name)
         &micro_generic,
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        if (name && *name && strcmp(name, table[i]->name) != 0) continue;
+        if (name && *name ? strcmp(name, table[i]->name) != 0 : !preferred(table[i])) continue;
         if (table[i]->available()) {
             *out = table[i];
             return PM_OK;

@@ -126,7 +126,7 @@ static void apply_rows(void *arg, int64_t first, int64_t end, int worker)
         switch (job->op) {
         case ROW_CLAMP:
             for (int64_t i = 0; i < n; i++) {
-                x[i] = fminf(fmaxf(x[i], -f), f);
+                x[i] = x[i] < -f ? -f : x[i] > f ? f : x[i]; /* NaN stays */
             }
             break;
         case ROW_ADD: {

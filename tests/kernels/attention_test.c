@@ -1,8 +1,8 @@
 /* attention_test.c - causal attention over the paged cache, plain and latent.
  *
- * A scene is what a model would bring: queries, keys and values of every token of some sequences.
- * A test feeds pieces of them in steps, through kv_write, and looks at the rows that come out:
- * against the oracle, and against the same rows that came in other steps, with other
+ * A scene is what a model would bring: queries, keys and values of every token of some
+ * sequences. A test feeds pieces of them in steps, through kv_write, and looks at the rows that
+ * come out: against the oracle, and against the same rows that came in other steps, with other
  * company or other threads, whose bits must be equal. */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
@@ -16,7 +16,8 @@
 
 enum { MAX_SEQ = 8, MAX_PIECE = 512 };
 
-/* latent > 0: MLA with kv_b of weight type `weights`; then k_dim = latent + rope and one "head". */
+/* latent > 0: MLA with kv_b of weight type `weights`; then k_dim = latent + rope and one
+ * "head". */
 struct shape {
     int n_head, n_kv_head, k_dim, v_dim;
     int window, chunk;
@@ -77,10 +78,11 @@ static struct step run(struct rig *rig, struct device *d, struct scene *s,
     struct tensor q = paged_gather(rig, s->q, piece, n, n_padding);
     if (!h->latent) v = paged_gather(rig, s->v, piece, n, n_padding);
     step.out = rig_matrix(rig, k.rows, (int64_t)h->n_head * h->v_dim);
-    step.plain = (struct attention){step.out, q, &s->paged.kv, NULL, h->n_head, s->scale,
-                                    h->window, h->chunk, s->sink};
-    step.mla = (struct attention_mla){step.out, q, s->kv_b, &s->paged.kv, NULL, h->n_head, h->nope,
-                                      h->rope, h->v_dim, h->latent, s->scale};
+    step.plain = (struct attention){step.out, q,         &s->paged.kv, NULL,   h->n_head,
+                                    s->scale, h->window, h->chunk,     s->sink};
+    step.mla =
+        (struct attention_mla){step.out, q,       s->kv_b,  &s->paged.kv, NULL,    h->n_head,
+                               h->nope,  h->rope, h->v_dim, h->latent,    s->scale};
     step.plain.rows = step.mla.rows = &step.rows;
     expect_ok(rig->k->kv_write(d, &s->paged.kv, k, v, &step.rows));
     expect_ok(h->latent ? rig->k->attention_mla(d, &step.mla)
@@ -104,8 +106,8 @@ static void check(struct rig *rig, struct scene *s, struct step *step)
         oracle_attention(want, bound, &step->plain, unit);
     }
     snprintf(name, sizeof name, "%s heads %d/%d dims %d/%d window %d chunk %d latent %d %s",
-             dtype_name(s->paged.kv.type), h->n_head, h->n_kv_head, h->k_dim, h->v_dim, h->window,
-             h->chunk, h->latent, h->latent ? dtype_name(h->weights) : "");
+             dtype_name(s->paged.kv.type), h->n_head, h->n_kv_head, h->k_dim, h->v_dim,
+             h->window, h->chunk, h->latent, h->latent ? dtype_name(h->weights) : "");
     for (int64_t r = 0; r < step->out.rows; r++) {
         struct tensor row = tensor_rows(&step->out, r, 1);
         if (step->rows.slot[r] >= 0) expect_close(name, &row, want + r * n, bound + r * n);
@@ -124,13 +126,13 @@ static int whole(const int *length, int n_seq, struct piece *piece)
 static const pm_dtype cache_types[] = {PM_F32, PM_F16, PM_BF16};
 
 static const struct shape plain[] = {
-    {4, 4, 64, 64, .sink = false},  {16, 1, 64, 64, .sink = true},
-    {6, 2, 80, 80, .sink = false},  {8, 2, 96, 96, .window = 7},
-    {5, 1, 128, 128, .chunk = 0},   {16, 8, 128, 128, .window = 16, .sink = true},
-    {2, 1, 192, 128, .chunk = 0},   {3, 3, 33, 17, .chunk = 0},
-    {1, 1, 1, 1, .chunk = 0},       {12, 4, 64, 64, .chunk = 24},
-    {8, 8, 16, 16, .window = 1},    {20, 2, 40, 24, .window = 100, .sink = true},
-    {16, 2, 64, 64, .window = 33},  {4, 2, 64, 64, .window = 40, .chunk = 50},
+    {4, 4, 64, 64, .sink = false}, {16, 1, 64, 64, .sink = true},
+    {6, 2, 80, 80, .sink = false}, {8, 2, 96, 96, .window = 7},
+    {5, 1, 128, 128, .chunk = 0},  {16, 8, 128, 128, .window = 16, .sink = true},
+    {2, 1, 192, 128, .chunk = 0},  {3, 3, 33, 17, .chunk = 0},
+    {1, 1, 1, 1, .chunk = 0},      {12, 4, 64, 64, .chunk = 24},
+    {8, 8, 16, 16, .window = 1},   {20, 2, 40, 24, .window = 100, .sink = true},
+    {16, 2, 64, 64, .window = 33}, {4, 2, 64, 64, .window = 40, .chunk = 50},
     {30, 2, 20, 20, .chunk = 1},
 };
 
@@ -173,7 +175,8 @@ static void mixed_steps_match_oracle(void **state)
     struct rig *rig = *state;
     static const int length[] = {80, 300, 33, 17};
     static const struct piece first[] = {{2, 0, 32}, {0, 0, 79}, {1, 0, 257}, {3, 0, 5}};
-    static const struct piece second[] = {{3, 5, 17}, {0, 79, 80}, {2, 32, 32}, {1, 257, 300}, {2, 32, 33}};
+    static const struct piece second[] = {
+        {3, 5, 17}, {0, 79, 80}, {2, 32, 32}, {1, 257, 300}, {2, 32, 33}};
     for (int c = 0; c < (N_PLAIN + N_LATENT) * 3; c += 2) {
         struct scene s = scene(rig, shape_at(c / 3), cache_types[c % 3], length, 4);
         struct step step;
@@ -191,7 +194,8 @@ static void peaked_softmax_matches_oracle(void **state)
     struct rig *rig = *state;
     static const float scale[] = {2, 100, -1, 0};
     for (int c = 0; c < 4 * 3 * 2; c++) {
-        struct scene s = scene(rig, c % 2 ? &plain[0] : &latent[1], cache_types[c / 2 % 3], mixed, 4);
+        struct scene s =
+            scene(rig, c % 2 ? &plain[0] : &latent[1], cache_types[c / 2 % 3], mixed, 4);
         struct piece piece[MAX_SEQ];
         struct step step;
         s.scale = scale[c / 6];
@@ -373,6 +377,34 @@ static void what_is_not_a_number_stays_in_its_row(void **state)
     }
 }
 
+/* Keys and values that are not numbers reach the rows that see them and no others, whoever
+ * shares the step: a weight of zero is no way to leave them out. */
+static void broken_tokens_reach_only_rows_that_see_them(void **state)
+{
+    struct rig *rig = *state;
+    static const int length[] = {90}, windows[] = {0, 5};
+    static const struct piece all = {0, 0, 90};
+    static const float bad[] = {NAN, INFINITY};
+    for (int c = 0; c < 2 * 2 * 2 * 3; c++) {
+        struct shape shape = c % 2 ? latent[1] : plain[2];
+        struct scene s;
+        struct step good, step;
+        shape.window = c % 2 ? 0 : windows[c / 2 % 2];
+        s = scene(rig, &shape, cache_types[c / 8], length, 1);
+        good = run(rig, rig->d, &s, &all, 1, 0);
+        if (c % 2) rig_row(&s.k[0], 41)[3] = bad[c / 4 % 2];
+        if (c % 2 == 0) rig_row(&s.v[0], 41)[3] = bad[c / 4 % 2];
+        step = run(rig, rig->d, &s, &all, 1, 0);
+        for (int r = 0; r < 90; r++) {
+            struct tensor a = tensor_rows(&good.out, r, 1), b = tensor_rows(&step.out, r, 1);
+            bool sees = r >= 41 && (!shape.window || r - 41 < shape.window);
+            if (!sees) expect_same("beside a broken token", &a, &b);
+            if (sees) assert_false(isfinite(rig_row(&b, 0)[3]));
+        }
+        rig_end(state);
+    }
+}
+
 static void a_step_without_rows_does_nothing(void **state)
 {
     struct rig *rig = *state;
@@ -410,7 +442,8 @@ static void padding_rows_may_follow_the_last_sequence(void **state)
                                   : rig->k->attention(d, &step.plain)) != PM_OK);
         }
         assert_int_equal(waitpid(child, &status, 0), child);
-        if (WIFSIGNALED(status)) rig_fail("%s did not return", c ? "attention" : "attention_mla");
+        if (WIFSIGNALED(status))
+            rig_fail("%s did not return", c ? "attention" : "attention_mla");
         assert_int_equal(WEXITSTATUS(status), 0);
     }
 }
@@ -428,6 +461,7 @@ int main(void)
         RIG_TEST(windows_and_chunks_show_exactly_their_positions),
         RIG_TEST(a_sink_takes_its_share),
         RIG_TEST(what_is_not_a_number_stays_in_its_row),
+        RIG_TEST(broken_tokens_reach_only_rows_that_see_them),
         RIG_TEST(a_step_without_rows_does_nothing),
         RIG_TEST(padding_rows_may_follow_the_last_sequence),
     };

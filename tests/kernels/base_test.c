@@ -272,9 +272,11 @@ static void every_code_decodes_to_its_definition(void **state)
         for (uint32_t code = 0; code < n_code(&codecs[i]); code++) {
             double want = number_decode(codecs[i].format, code);
             float got = codecs[i].decode(code);
-            bool same = isnan(want) ? isnan(got) : got == want && !signbit(got) == !signbit(want);
+            bool same =
+                isnan(want) ? isnan(got) : got == want && !signbit(got) == !signbit(want);
             if (!same) {
-                print_error("%s %#x is %g, wanted %g\n", codecs[i].name, code, (double)got, want);
+                print_error("%s %#x is %g, wanted %g\n", codecs[i].name, code, (double)got,
+                            want);
                 _fail(__FILE__, __LINE__);
             }
         }
@@ -311,8 +313,8 @@ static void every_value_encodes_to_the_nearest_code(void **state)
 
 static void large_values_become_infinite_or_stay_the_largest(void **state)
 {
-    static const float large[] = {65504, 65519, 65520, 65536, 1e6f, FLT_MAX, 448, 463.9f, 464,
-                                  464.1f, 480, 512, 3.3895314e38f, 3.39e38f};
+    static const float large[] = {65504,  65519, 65520,  65536, 1e6f, FLT_MAX,       448,
+                                  463.9f, 464,   464.1f, 480,   512,  3.3895314e38f, 3.39e38f};
     (void)state;
     for (int i = 0; i < 3; i++) {
         for (size_t j = 0; j < sizeof large / sizeof *large; j++) {

@@ -1,8 +1,8 @@
 /* gate_test.c - picking experts, weighing them, sorting rows by expert and putting them back.
  *
  * Logits are random, so a choice may hang on less than float32 can tell. The oracle knows how
- * near each row's decisions were; rows nearer than MARGIN are not compared, and they must be few.
- * Exact ties have a rule and their own test. */
+ * near each row's decisions were; rows nearer than MARGIN are not compared, and they must be
+ * few. Exact ties have a rule and their own test. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +21,10 @@ struct family_gate {
     bool bias;
 };
 
-#define G(...) {__VA_ARGS__, .scale = 1}
+#define G(...)                                                                                 \
+    {                                                                                          \
+        __VA_ARGS__, .scale = 1                                                                \
+    }
 
 static const struct family_gate families[] = {
     {"mixtral", G(8, 2, .renorm = RENORM_SUM), false},
@@ -29,29 +32,39 @@ static const struct family_gate families[] = {
     {"qwen3_moe", G(128, 8, .renorm = RENORM_SUM), false},
     {"qwen3_next", G(512, 10, .renorm = RENORM_SUM), false},
     {"olmoe", G(64, 8), false},
-    {"deepseek_v2", {160, 6, .group = GROUP_MAX, .n_group = 8, .top_group = 3, .scale = 16}, false},
+    {"deepseek_v2",
+     {160, 6, .group = GROUP_MAX, .n_group = 8, .top_group = 3, .scale = 16},
+     false},
     {"deepseek_v2_lite", G(64, 6), false},
     {"deepseek_v3",
-     {256, 8, SCORE_SIGMOID, GROUP_TOP2, 8, 4, .renorm = RENORM_SUM, .floor = 1e-20f, .scale = 2.5f},
+     {256, 8, SCORE_SIGMOID, GROUP_TOP2, 8, 4, .renorm = RENORM_SUM, .floor = 1e-20f,
+      .scale = 2.5f},
      true},
-    {"kimi_k2", {384, 8, SCORE_SIGMOID, .renorm = RENORM_SUM, .floor = 1e-20f, .scale = 2.827f}, true},
-    {"glm4_moe", {160, 8, SCORE_SIGMOID, GROUP_TOP2, 1, 1, .renorm = RENORM_SUM, .floor = 1e-20f,
-                  .scale = 2.5f}, true},
-    {"dots1", {128, 6, SCORE_SIGMOID, .renorm = RENORM_SUM, .floor = 1e-20f, .scale = 2.5f}, true},
+    {"kimi_k2",
+     {384, 8, SCORE_SIGMOID, .renorm = RENORM_SUM, .floor = 1e-20f, .scale = 2.827f},
+     true},
+    {"glm4_moe",
+     {160, 8, SCORE_SIGMOID, GROUP_TOP2, 1, 1, .renorm = RENORM_SUM, .floor = 1e-20f,
+      .scale = 2.5f},
+     true},
+    {"dots1",
+     {128, 6, SCORE_SIGMOID, .renorm = RENORM_SUM, .floor = 1e-20f, .scale = 2.5f},
+     true},
     {"dots1 as is", {128, 6, SCORE_SIGMOID, .scale = 2.5f}, true},
     {"minimax_m2", G(256, 8, SCORE_SIGMOID, .renorm = RENORM_SUM), true},
     {"gpt_oss 20b", G(32, 4, SCORE_LOGIT, .weight = WEIGHT_SOFTMAX_PICKED), false},
     {"gpt_oss 120b", G(128, 4, SCORE_LOGIT, .weight = WEIGHT_SOFTMAX_PICKED), false},
     {"granitemoe", G(72, 10, SCORE_LOGIT, .weight = WEIGHT_SOFTMAX_PICKED), false},
     {"phimoe", G(16, 2, SCORE_LOGIT, .weight = WEIGHT_SPARSEMIXER, .jitter = 0.01f), false},
-    {"phimoe, wide", G(16, 2, SCORE_LOGIT, .weight = WEIGHT_SPARSEMIXER, .jitter = 0.3f), false},
+    {"phimoe, wide", G(16, 2, SCORE_LOGIT, .weight = WEIGHT_SPARSEMIXER, .jitter = 0.3f),
+     false},
     {"hunyuan_v1_moe", G(64, 8, .renorm = RENORM_SUM), false},
     {"ernie4_5_moe", G(64, 6, .renorm = RENORM_MAX, .floor = 1e-12f), true},
     {"ernie4_5_moe, high floor", G(64, 6, .renorm = RENORM_MAX, .floor = 0.4f), true},
-    {"llama4 scout", G(16, 1, SCORE_LOGIT, .weight = WEIGHT_SIGMOID_PICKED, .scale_input = true),
-     false},
-    {"llama4 maverick", G(128, 1, SCORE_LOGIT, .weight = WEIGHT_SIGMOID_PICKED, .scale_input = true),
-     false},
+    {"llama4 scout",
+     G(16, 1, SCORE_LOGIT, .weight = WEIGHT_SIGMOID_PICKED, .scale_input = true), false},
+    {"llama4 maverick",
+     G(128, 1, SCORE_LOGIT, .weight = WEIGHT_SIGMOID_PICKED, .scale_input = true), false},
     {"dbrx", G(16, 4, .renorm = RENORM_NORM, .floor = 1), false},
     {"dbrx, p 2", G(16, 4, .renorm = RENORM_NORM, .floor = 2), false},
     {"jamba", G(16, 2), false},
@@ -69,7 +82,8 @@ static const struct family_gate edges[] = {
     {"all groups", G(12, 7, SCORE_SIGMOID, GROUP_TOP2, 4, 4), true},
     {"all of the groups kept", G(12, 6, SCORE_SIGMOID, GROUP_MAX, 4, 2), true},
     {"odd groups", G(33, 11, SCORE_LOGIT, GROUP_MAX, 3, 1), true},
-    {"sparsemixer of 2", G(2, 2, SCORE_LOGIT, .weight = WEIGHT_SPARSEMIXER, .jitter = 0.1f), false},
+    {"sparsemixer of 2", G(2, 2, SCORE_LOGIT, .weight = WEIGHT_SPARSEMIXER, .jitter = 0.1f),
+     false},
     {"4096", G(4096, 8, .renorm = RENORM_SUM), false},
 };
 
@@ -120,8 +134,8 @@ static bool check_row(const char *name, const struct gate *g, const float *logit
                      id[k]);
         }
         if (!(fabs(got_weight - weight[k]) <= bound[k])) {
-            rig_fail("%s: row %d choice %d weighs %.9g, wanted %.9g within %.3g", name, (int)r, k,
-                     got_weight, weight[k], bound[k]);
+            rig_fail("%s: row %d choice %d weighs %.9g, wanted %.9g within %.3g", name, (int)r,
+                     k, got_weight, weight[k], bound[k]);
         }
     }
     return true;
@@ -162,13 +176,14 @@ static void gate_matches_oracle_at_the_edges_of_sizes(void **state)
     }
 }
 
-/* Every score with every group, weight, renormalisation, with and without bias. Softmaxed weights
- * divided by a p-norm, which no family has, stand apart. */
+/* Every score with every group, weight, renormalisation, with and without bias. Softmaxed
+ * weights divided by a p-norm, which no family has, stand apart. */
 static void check_combinations(struct rig *rig, bool softmax_norm)
 {
     for (int c = 0; c < 3 * 3 * 3 * 4 * 2 * 2; c++) {
         char name[80];
-        struct family_gate f = {name, {24, 5, .n_group = 6, .top_group = 3, .scale = 1.5f}, false};
+        struct family_gate f = {
+            name, {24, 5, .n_group = 6, .top_group = 3, .scale = 1.5f}, false};
         int rest = c;
         f.gate.score = (enum gate_score)(rest % 3);
         f.gate.group = (enum gate_group)((rest /= 3) % 3);
@@ -179,8 +194,8 @@ static void check_combinations(struct rig *rig, bool softmax_norm)
         snprintf(name, sizeof name, "score %d group %d weight %d renorm %d floor %g%s",
                  f.gate.score, f.gate.group, f.gate.weight, f.gate.renorm, (double)f.gate.floor,
                  f.bias ? " bias" : "");
-        if (softmax_norm != (f.gate.weight == WEIGHT_SOFTMAX_PICKED &&
-                             f.gate.renorm == RENORM_NORM)) {
+        if (softmax_norm !=
+            (f.gate.weight == WEIGHT_SOFTMAX_PICKED && f.gate.renorm == RENORM_NORM)) {
             continue;
         }
         check(rig, &f, 20, 1);
@@ -241,7 +256,8 @@ static void equal_values_are_taken_in_order(void **state)
         const float *v = rig_row(&logits, r);
         const int32_t *id = got.id + r * 16;
         for (int k = 1; k < 16; k++) {
-            assert_true(v[id[k]] < v[id[k - 1]] || (v[id[k]] == v[id[k - 1]] && id[k] > id[k - 1]));
+            assert_true(v[id[k]] < v[id[k - 1]] ||
+                        (v[id[k]] == v[id[k - 1]] && id[k] > id[k - 1]));
         }
         for (int e = 0; e < 64; e++) {
             bool better = v[e] > v[id[15]] || (v[e] == v[id[15]] && e < id[15]), taken = false;
@@ -285,9 +301,8 @@ static struct tensor bad_logits(struct rig *rig, int n)
     for (int r = 0; r < N_BAD * N_WAY; r++) {
         float *logit = rig_row(&logits, r);
         for (int e = 0; e < n; e++) {
-            const bool place[N_WAY] = {true,       e != n - 1,         e != 0,
-                                       e == n / 2, e < n / 2,          e >= n / 2,
-                                       e % 2,      rig_below(rig, 2) != 0};
+            const bool place[N_WAY] = {true,      e != n - 1, e != 0, e == n / 2,
+                                       e < n / 2, e >= n / 2, e % 2,  rig_below(rig, 2) != 0};
             int way = r / N_BAD;
             if (!place[way]) continue;
             logit[e] = way == N_WAY - 1 ? bad[rig_below(rig, N_BAD)] : bad[r % N_BAD];
@@ -307,7 +322,8 @@ static void check_bad_logits(struct rig *rig, bool groups, bool mixed)
         if ((g->group != GROUP_NONE) != groups) continue;
         if ((g->weight == WEIGHT_SPARSEMIXER) != mixed) continue;
         logits = bad_logits(rig, g->n_expert);
-        got = choose(rig, rig->d, g, logits, c->bias ? rig_floats(rig, g->n_expert, 0.1) : NULL);
+        got =
+            choose(rig, rig->d, g, logits, c->bias ? rig_floats(rig, g->n_expert, 0.1) : NULL);
         for (int64_t r = 0; r < logits.rows; r++) {
             char name[96];
             snprintf(name, sizeof name, "%s, row %d", c->name, (int)r);
@@ -366,7 +382,7 @@ static void impossible_gates_are_refused(void **state)
 /* ------------------------------------------------------------------ sorting */
 
 static const int sort_sizes[][3] = {/* T, E, K */
-                                    {0, 5, 2},   {1, 1, 1},    {1, 512, 16}, {3, 5, 5},
+                                    {0, 5, 2},   {1, 1, 1},    {1, 512, 16},   {3, 5, 5},
                                     {257, 5, 1}, {257, 64, 8}, {257, 512, 10}, {40, 16, 16}};
 
 enum { N_SORT = sizeof sort_sizes / sizeof *sort_sizes };
@@ -423,7 +439,8 @@ static void unpermute_undoes_permute_with_identity_experts(void **state)
         int64_t width = c % 3 ? 33 : 300;
         struct tensor x = rig_matrix(rig, s.n_row, width), y = rig_matrix(rig, s.n_row, width);
         struct tensor inner = rig_matrix(rig, (int64_t)s.n_row * s.gate.top_k, width);
-        double *want = rig_doubles(rig, s.n_row * width), *bound = rig_doubles(rig, s.n_row * width);
+        double *want = rig_doubles(rig, s.n_row * width),
+               *bound = rig_doubles(rig, s.n_row * width);
         s.gate.scale_input = c % 2;
         if (s.gate.scale_input) {
             expect_ok(rig->k->permute_scaled(rig->d, &s.gate, inner, x, &s.routing));
@@ -457,7 +474,8 @@ static void unpermute_matches_oracle(void **state)
         int64_t width = s.n_row == 257 && widths[c % 6] == 2880 ? 512 : widths[c % 6];
         struct tensor y = rig_matrix(rig, s.n_row, width);
         struct tensor x = rig_matrix(rig, (int64_t)s.n_row * s.gate.top_k, width);
-        double *want = rig_doubles(rig, s.n_row * width), *bound = rig_doubles(rig, s.n_row * width);
+        double *want = rig_doubles(rig, s.n_row * width),
+               *bound = rig_doubles(rig, s.n_row * width);
         s.gate.scale_input = c / 6 % 2;
         oracle_unpermute(want, bound, &s.gate, y, x, &s.routing, 0.22f);
         expect_ok(rig->k->unpermute(rig->d, &s.gate, y, x, &s.routing, 0.22f));

@@ -61,7 +61,7 @@ static void check(struct rig *rig, const struct norm_case *c)
 
 static void norm_matches_oracle(void **state)
 {
-    static const int64_t shape[][2] = {{0, 33}, {1, 1}, {3, 1},    {1, 33},   {3, 128},
+    static const int64_t shape[][2] = {{0, 33},   {1, 1},  {3, 1},    {1, 33},   {3, 128},
                                        {257, 33}, {5, 64}, {3, 2880}, {257, 100}};
     for (int kind = 0; kind < N_KIND; kind++) {
         for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
@@ -77,8 +77,8 @@ static void norm_holds_for_small_and_large_values(void **state)
     static const struct {
         double size, middle;
         float eps;
-    } values[] = {{1e-3, 0, 1e-5f}, {1e-6, 0, 1e-6f}, {1e4, 0, 1e-5f}, {1, 300, 1e-5f},
-                  {1e-18, 0, 1e-6f}, {1, 0, 0.5f}};
+    } values[] = {{1e-3, 0, 1e-5f}, {1e-6, 0, 1e-6f},  {1e4, 0, 1e-5f},
+                  {1, 300, 1e-5f},  {1e-18, 0, 1e-6f}, {1, 0, 0.5f}};
     for (int kind = 0; kind < N_KIND; kind++) {
         for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
             struct norm_case c =

@@ -71,16 +71,16 @@ static void table_matches_oracle(void **state)
 }
 
 static const struct shape shapes[] = {
-    {0, 4, 64, 0, 32},    /* no rows */
-    {1, 1, 2, 0, 1},      /* the smallest head */
-    {3, 16, 64, 0, 32},   /* whole heads */
-    {257, 2, 80, 0, 40},  /* */
-    {5, 3, 96, 0, 48},    /* */
-    {5, 2, 128, 0, 32},   /* half of a head (GLM-4.5, MiniMax-M2) */
-    {9, 2, 24, 0, 6},     /* */
+    {0, 4, 64, 0, 32},     /* no rows */
+    {1, 1, 2, 0, 1},       /* the smallest head */
+    {3, 16, 64, 0, 32},    /* whole heads */
+    {257, 2, 80, 0, 40},   /* */
+    {5, 3, 96, 0, 48},     /* */
+    {5, 2, 128, 0, 32},    /* half of a head (GLM-4.5, MiniMax-M2) */
+    {9, 2, 24, 0, 6},      /* */
     {7, 16, 192, 128, 32}, /* the end of a head (MLA queries) */
-    {7, 1, 576, 512, 32}, /* behind a latent (MLA keys) */
-    {33, 5, 9, 2, 3},     /* an odd head */
+    {7, 1, 576, 512, 32},  /* behind a latent (MLA keys) */
+    {33, 5, 9, 2, 3},      /* an odd head */
 };
 
 static void rotation_matches_oracle(void **state)

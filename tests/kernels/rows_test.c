@@ -1,5 +1,5 @@
-/* rows_test.c - what happens to one row at a time: embedding, clamp, scales, sums, cache writes,
- * and views of rows. Norms and RoPE have their own programs. */
+/* rows_test.c - what happens to one row at a time: embedding, clamp, scales, sums, cache
+ * writes, and views of rows. Norms and RoPE have their own programs. */
 #include <math.h>
 #include <string.h>
 
@@ -39,9 +39,11 @@ static void embedding_takes_odd_widths_and_no_rows(void **state)
     static const int64_t cols[] = {1, 33, 129};
     for (int c = 0; c < 4 * 3; c++) {
         struct tensor table = rig_weights(rig, stored[c / 3], 3, cols[c % 3]);
-        struct tensor y = rig_matrix(rig, 2, cols[c % 3]), none = rig_matrix(rig, 0, cols[c % 3]);
+        struct tensor y = rig_matrix(rig, 2, cols[c % 3]),
+                      none = rig_matrix(rig, 0, cols[c % 3]);
         int32_t id[] = {2, 1};
-        double *want = rig_doubles(rig, 2 * cols[c % 3]), *bound = rig_doubles(rig, 2 * cols[c % 3]);
+        double *want = rig_doubles(rig, 2 * cols[c % 3]),
+               *bound = rig_doubles(rig, 2 * cols[c % 3]);
         oracle_embed(want, bound, &table, id, 2, 1);
         expect_ok(rig->k->embed(rig->d, y, &table, id, 1));
         expect_ok(rig->k->embed(rig->d, none, &table, id, 1));
@@ -124,10 +126,9 @@ static void a_row_depends_on_itself_alone(void **state)
         }
         for (int64_t r = 0; r < c.x.rows; r += 16) {
             struct tensor part = tensor_rows(&c.x, r, 1), one = rig_copy(rig, &part);
-            struct row_case alone = {c.op,     one,
-                                     tensor_rows(&c.y, r, 1),
-                                     tensor_rows(&c.gate, r, 1),
-                                     c.factor, c.factors + r};
+            struct row_case alone = {
+                c.op,     one,          tensor_rows(&c.y, r, 1), tensor_rows(&c.gate, r, 1),
+                c.factor, c.factors + r};
             part = tensor_rows(&y, r, 1);
             run(rig, rig->d, &alone, one);
             expect_same(op_name[op], &one, &part);
@@ -220,7 +221,8 @@ static void expect_pool(const struct kv_layer *got, const struct kv_layer *want)
 static void cache_writes_match_oracle_in_every_bit(void **state)
 {
     struct rig *rig = *state;
-    static const int dims[][3] = {{1, 1, 1}, {2, 64, 64}, {3, 33, 80}, {1, 576, 0}, {8, 128, 128}};
+    static const int dims[][3] = {
+        {1, 1, 1}, {2, 64, 64}, {3, 33, 80}, {1, 576, 0}, {8, 128, 128}};
     for (int c = 0; c < 3 * 5 * RIG_DEVICES; c++) {
         const int *dim = dims[c / 3 % 5];
         int n_row = 1 + rig_below(rig, 7 * KV_BLOCK);
@@ -248,11 +250,11 @@ static void cache_writes_match_oracle_in_every_bit(void **state)
 static void cache_writes_round_to_nearest_even(void **state)
 {
     struct rig *rig = *state;
-    static const float special[] = {0.0f,       -0.0f,      INFINITY,    -INFINITY,  65504,
-                                    65519.996f, 65520,      -1e30f,      3.4e38f,    6e-8f,
-                                    2.98e-8f,   2.9802322e-8f, 2.99e-8f, -8.9407e-8f, 6.1e-5f,
-                                    6.1035e-5f, 1e-40f,     -1.4e-45f,   1e-45f,     1.00390625f,
-                                    1.01171875f, 1.00048828125f, 1.00146484375f};
+    static const float special[] = {
+        0.0f,     -0.0f,       INFINITY,    -INFINITY,      65504,         65519.996f,
+        65520,    -1e30f,      3.4e38f,     6e-8f,          2.98e-8f,      2.9802322e-8f,
+        2.99e-8f, -8.9407e-8f, 6.1e-5f,     6.1035e-5f,     1e-40f,        -1.4e-45f,
+        1e-45f,   1.00390625f, 1.01171875f, 1.00048828125f, 1.00146484375f};
     enum { N = sizeof special / sizeof *special, DIM = 4 * N };
     for (int c = 0; c < 3; c++) {
         struct tensor k = rig_matrix(rig, 1, DIM), v = {0};

@@ -31,7 +31,6 @@ static double cached(const struct kv_layer *kv, const void *base, int dim, int64
                          ((const uint16_t *)base)[at]);
 }
 
-
 /* Reads key or value vectors of positions 0 .. n - 1 of a sequence. */
 static void gather(double *to, const struct kv_layer *kv, const void *base, int dim, int head,
                    const int32_t *block, int n)
@@ -112,8 +111,13 @@ static void plain_group(double *want, double *bound, const struct attention *op,
     int n = rows->kv_len[s], k_dim = kv->k_dim, v_dim = kv->v_dim;
     int group = op->n_head / kv->n_kv_head;
     const int32_t *block = rows->block_table + (int64_t)s * rows->max_block;
-    struct seen seen = {n, k_dim, v_dim, doubles((int64_t)n * k_dim), doubles((int64_t)n * v_dim),
-                        doubles((int64_t)n * k_dim), doubles((int64_t)n * v_dim)};
+    struct seen seen = {n,
+                        k_dim,
+                        v_dim,
+                        doubles((int64_t)n * k_dim),
+                        doubles((int64_t)n * v_dim),
+                        doubles((int64_t)n * k_dim),
+                        doubles((int64_t)n * v_dim)};
     double *q = doubles(k_dim);
     gather(seen.k, kv, kv->k, k_dim, g, block, n);
     gather(seen.v, kv, kv->v, v_dim, g, block, n);
@@ -176,8 +180,12 @@ static void latent_head(double *want, double *bound, const struct attention_mla 
     const struct attention_rows *rows = op->rows;
     int n = rows->kv_len[s], k_dim = op->nope + op->rope, width = op->latent + op->rope;
     int64_t base = (int64_t)h * (op->nope + op->v_dim);
-    struct seen seen = {n, k_dim, op->v_dim, doubles((int64_t)n * k_dim),
-                        doubles((int64_t)n * op->v_dim), doubles((int64_t)n * k_dim),
+    struct seen seen = {n,
+                        k_dim,
+                        op->v_dim,
+                        doubles((int64_t)n * k_dim),
+                        doubles((int64_t)n * op->v_dim),
+                        doubles((int64_t)n * k_dim),
                         doubles((int64_t)n * op->v_dim)};
     double *q = doubles(k_dim);
     expand(seen.k, seen.k_size, op, base, op->nope, k_dim, cache, n);

@@ -7,8 +7,8 @@
 
 #include "tests/oracle/oracle.h"
 
-/* Picks the best of the n values that are `open`, the lower index of equals; lowers *margin to the
- * relative distance of the best one that differs. */
+/* Picks the best of the n values that are `open`, the lower index of equals; lowers *margin to
+ * the relative distance of the best one that differs. */
 static int pick_best(const double *v, const bool *open, int n, double *margin)
 {
     int at = -1;
@@ -139,7 +139,8 @@ static void weigh(const struct gate *g, const float *logit, const double *score,
         /* Where terms of the sum cancel, its relative error grows. */
         double worse = g->renorm == RENORM_NONE ? 1 : 1 + size / fabs(sum);
         weight[k] = weight[k] / divide * g->scale;
-        bound[k] = fabs(weight[k]) * (roundings + g->top_k + 12) * worse * FLOAT_UNIT + 0x1p-126;
+        bound[k] =
+            fabs(weight[k]) * (roundings + g->top_k + 12) * worse * FLOAT_UNIT + 0x1p-126;
     }
 }
 

@@ -33,9 +33,7 @@ static double activate(const struct glu *glu, double g)
     case GLU_SILU: return g / (1 + exp(-g));
     case GLU_GELU:
         return 0.5 * g * (1 + tanh(0.79788456080286535588 * (g + 0.044715 * g * g * g)));
-    default:
-        g = fmin(g, glu->limit);
-        return g / (1 + exp(-glu->alpha * g));
+    default: g = fmin(g, glu->limit); return g / (1 + exp(-glu->alpha * g));
     }
 }
 

@@ -56,7 +56,8 @@ static double scaled_e4m3(const struct tensor *t, int64_t row, int64_t col)
 {
     const uint8_t *code = (const uint8_t *)t->data + row * t->stride + col;
     const char *scales = (const char *)t->scale + (t->scale_row + row) / 128 * t->scale_stride;
-    return number_decode(&number_e4m3, *code) * ((const float *)(const void *)scales)[col / 128];
+    return number_decode(&number_e4m3, *code) *
+           ((const float *)(const void *)scales)[col / 128];
 }
 
 static double scaled_e2m1(const struct tensor *t, int64_t row, int64_t col)

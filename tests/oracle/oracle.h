@@ -17,7 +17,7 @@
 #include "kernels/kernels.h"
 
 #define FLOAT_UNIT 0x1p-24 /* a rounding to float32 is off by at most this share */
-#define BF16_UNIT 0x1p-8   /* twice the share of a rounding to bf16: room for its products */
+#define BF16_UNIT  0x1p-8  /* twice the share of a rounding to bf16: room for its products */
 
 /* A small float: sign, exponent, mantissa bits, and what the largest exponent stands for. */
 enum special {
@@ -72,8 +72,9 @@ void oracle_attention_mla(double *want, double *bound, const struct attention_ml
 /* ------------------------------------------------------------------ experts */
 
 /* Picks and weighs for one row of logits: id, weight and bound are [K]. Returns the margin: the
- * smallest relative distance between what a comparison on the way took and the best that it left.
- * Below some roundings another choice is as good. Exact ties do not count: they have a rule. */
+ * smallest relative distance between what a comparison on the way took and the best that it
+ * left. Below some roundings another choice is as good. Exact ties do not count: they have a
+ * rule. */
 double oracle_gate(int32_t *id, double *weight, double *bound, const struct gate *g,
                    const float *logit, const float *bias);
 void oracle_permute(const struct gate *g, int n_row, const int32_t *id, int32_t *offset,

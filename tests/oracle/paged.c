@@ -21,8 +21,11 @@ static void *pool(struct rig *rig, const struct kv_layer *kv, int dim)
 struct paged paged_open(struct rig *rig, pm_dtype type, int n_kv_head, int k_dim, int v_dim,
                         const int *length, int n_seq)
 {
-    struct paged p = {.kv = {.type = type, .n_kv_head = n_kv_head, .k_dim = k_dim,
-                             .v_dim = v_dim, .n_block = 3},
+    struct paged p = {.kv = {.type = type,
+                             .n_kv_head = n_kv_head,
+                             .k_dim = k_dim,
+                             .v_dim = v_dim,
+                             .n_block = 3},
                       .n_seq = n_seq,
                       .max_block = 1};
     int32_t *order;
@@ -70,8 +73,9 @@ struct attention_rows paged_rows(struct rig *rig, const struct paged *p,
         for (int r = q_start[i], at = piece[i].first; r < q_start[i + 1]; r++, at++) {
             const int32_t *block = table + (int64_t)i * p->max_block;
             position[r] = at < piece[i].end ? at : 0;
-            slot[r] = at < piece[i].end ? (int64_t)block[at / KV_BLOCK] * KV_BLOCK + at % KV_BLOCK
-                                        : -1;
+            slot[r] = at < piece[i].end
+                          ? (int64_t)block[at / KV_BLOCK] * KV_BLOCK + at % KV_BLOCK
+                          : -1;
         }
     }
     rows.position = position;

@@ -1,8 +1,8 @@
 /* paged.h - sequences over a paged cache, as a scheduler would leave them.
  *
- * Blocks of all sequences are dealt from one shuffled pool that has more than they need. The pool
- * starts as NaN in every type, so that a read of a token that nobody wrote shows. Entries of a
- * block table past a sequence's last block are -1. */
+ * Blocks of all sequences are dealt from one shuffled pool that has more than they need. The
+ * pool starts as NaN in every type, so that a read of a token that nobody wrote shows. Entries
+ * of a block table past a sequence's last block are -1. */
 #ifndef TESTS_ORACLE_PAGED_H
 #define TESTS_ORACLE_PAGED_H
 

@@ -1,4 +1,5 @@
-/* rig.h - what every test of an operation stands on: devices, memory, random values, comparison.
+/* rig.h - what every test of an operation stands on: devices, memory, random values,
+ * comparison.
  *
  * A program's tests run once for each instruction set that this processor has, or for the one
  * that POLYMATH_ISA names. A test gets a struct rig as its state, with devices of 1, 2 and 3
@@ -63,8 +64,8 @@ static inline float *rig_row(const struct tensor *t, int64_t row)
     return (float *)(void *)((char *)t->data + row * t->stride);
 }
 
-/* Fails unless every value of got is within bound of want; both are dense. NaN must meet NaN and
- * an infinity the same one. */
+/* Fails unless every value of got is within bound of want; both are dense. NaN must meet NaN
+ * and an infinity the same one. */
 void expect_close(const char *what, const struct tensor *got, const double *want,
                   const double *bound);
 /* Fails unless the bits are equal. */
