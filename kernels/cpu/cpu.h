@@ -14,9 +14,10 @@ struct device {
     /* Grown by cpu_reserve only. */
     char *scratch; /* [scratch_bytes] for one operation at a time */
     size_t scratch_bytes;
-    char *worker_scratch; /* [pool_size, worker_bytes] for one task at a time, 64-byte aligned */
-    size_t worker_bytes;  /* of each worker, a multiple of 64 */
-    char text[96];        /* what `describe` returns */
+    char
+        *worker_scratch; /* [pool_size, worker_bytes] for one task at a time, 64-byte aligned */
+    size_t worker_bytes; /* of each worker, a multiple of 64 */
+    char text[96];       /* what `describe` returns */
 };
 
 /* Scratch of this worker for the length of one task. */

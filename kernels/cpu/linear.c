@@ -14,8 +14,8 @@
  * Within the task, MICRO_ROWS weight rows at a time meet all rows of the block (see
  * micro_body.h) while the next weight rows are fetched.
  *
- * Bytes: the weights of every expert that has rows, once per block of rows, plus x and y. Flops:
- * 2 N K a row. Limiter: memory below about 16 rows an expert, multiply-adds above.
+ * Bytes: the weights of every expert that has rows, once per block of rows, plus x and y.
+ * Flops: 2 N K a row. Limiter: memory below about 16 rows an expert, multiply-adds above.
  *
  * Determinism: how rows and columns are cut into tasks depends on the call and on the number of
  * threads, but an output's sum is made by one tile in one order over K, so its bits depend on
@@ -26,14 +26,14 @@
 #include "kernels/cpu/cpu.h"
 
 enum {
-    CHUNK_BYTES = 128 << 10,     /* of weights in a task, where there are tasks enough */
+    CHUNK_BYTES = 128 << 10, /* of weights in a task, where there are tasks enough */
     MIN_CHUNK_BYTES = 16 << 10,
-    CHUNKS_PER_WORKER = 8,       /* wanted, to balance */
-    BLOCK_BYTES = 512 << 10,     /* of x in a task */
-    MIN_BLOCK = 24,              /* rows of x in a task, */
-    MAX_BLOCK = 192,             /* at most these */
-    MAX_CHUNK = 128,             /* columns in a task */
-    SERIAL_VALUES = 32 << 10,    /* activations to convert without a dispatch */
+    CHUNKS_PER_WORKER = 8,    /* wanted, to balance */
+    BLOCK_BYTES = 512 << 10,  /* of x in a task */
+    MIN_BLOCK = 24,           /* rows of x in a task, */
+    MAX_BLOCK = 192,          /* at most these */
+    MAX_CHUNK = 128,          /* columns in a task */
+    SERIAL_VALUES = 32 << 10, /* activations to convert without a dispatch */
 };
 
 /* One operation of the call: how it is cut. */
@@ -273,7 +273,8 @@ static pm_status place(struct linear_call *call)
     }
     bytes += padded((size_t)call->n_part * sizeof *call->part);
     x_at = bytes;
-    for (int i = 0; i < call->n_op; i++) bytes += x_bytes(call, i);
+    for (int i = 0; i < call->n_op; i++)
+        bytes += x_bytes(call, i);
     TRY(cpu_reserve_bytes(call->d, bytes, sizeof(struct scratch)));
     call->plan = (struct map_plan *)(void *)call->d->scratch;
     call->part = (struct part *)(void *)(call->d->scratch + part_at);
@@ -416,8 +417,11 @@ static void run_columns(const struct linear_call *call, const struct task *task,
                         const struct tensor *after, int64_t after_row)
 {
     const struct micro_map *map = &call->d->micro->map[w->type];
-    struct tile tile = {.n_x = task->n_row, .k = w->cols, .x = scratch->x,
-                        .y_stride = task->n_column, .room = scratch->room};
+    struct tile tile = {.n_x = task->n_row,
+                        .k = w->cols,
+                        .x = scratch->x,
+                        .y_stride = task->n_column,
+                        .room = scratch->room};
     point_x(task, map->x_type, scratch->x);
     for (int64_t n = 0; n < task->n_column; n += MICRO_ROWS) {
         bool last = n + MICRO_ROWS >= task->n_column;
@@ -450,8 +454,8 @@ static void add_bias(const struct micro *m, const struct task *task, const struc
     }
 }
 
-/* Rows of y from the sums. These go through scratch because a few columns at a time of rows that
- * are a power of two apart would fight for the same lines of the caches. */
+/* Rows of y from the sums. These go through scratch because a few columns at a time of rows
+ * that are a power of two apart would fight for the same lines of the caches. */
 static void finish(const struct micro *m, const struct task *task, struct scratch *scratch)
 {
     const struct linear *op = task->op;
@@ -493,7 +497,8 @@ static void linear_task(void *arg, int64_t number, int worker)
 pm_status cpu_linear(struct device *d, const struct linear *op, int n_op)
 {
     struct linear_call call = {.d = d, .op = op, .n_op = n_op};
-    for (int i = 0; i < n_op; i++) TRY(check(&op[i], d->micro));
+    for (int i = 0; i < n_op; i++)
+        TRY(check(&op[i], d->micro));
     TRY(place(&call));
     plan_tasks(&call);
     parallel_for(d->pool, call.n_task, linear_task, &call);

@@ -4,9 +4,9 @@
  * map; and vector helpers for the other operations.
  *
  * Every function gives an element of its result by a fixed sequence of operations that depends
- * on that element's inputs and on the length of the reduction only: not on alignment, not on the
- * number of rows in the call and not on the place of the element. Tables differ from each other
- * in the last bits. No pointer needs alignment unless stated. */
+ * on that element's inputs and on the length of the reduction only: not on alignment, not on
+ * the number of rows in the call and not on the place of the element. Tables differ from each
+ * other in the last bits. No pointer needs alignment unless stated. */
 #ifndef KERNELS_CPU_MICRO_H
 #define KERNELS_CPU_MICRO_H
 
@@ -97,7 +97,7 @@ extern const struct micro micro_generic;
 #if defined(__x86_64__)
 extern const struct micro micro_avx2;
 extern const struct micro micro_avx512;     /* F, BW, VL, DQ */
-extern const struct micro micro_avx512bf16; /* and VBMI, BF16 */
+extern const struct micro micro_avx512bf16; /* and BF16 */
 #endif
 
 #endif

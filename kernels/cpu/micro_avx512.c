@@ -77,8 +77,10 @@ static inline vec v_from_bf16(hvec h)
 static inline vec bf16_half(const uint16_t *p, int half)
 {
     const __m512i step = _mm512_set1_epi32(0x00010000);
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i index = _mm512_mullo_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16 * half)), step);
+    const __m512i lane =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i index =
+        _mm512_mullo_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16 * half)), step);
     return (vec)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, index, _mm512_loadu_si512(p));
 }
 
@@ -93,7 +95,8 @@ static inline hvec v_to_f16(vec v)
 }
 
 /* Four vectors at once: lanes l and l + 2 of each quarter, then the two sums of a quarter (a
- * transposition makes these one lane of a vector), then quarters 0 + 2 and 1 + 3, then those. */
+ * transposition makes these one lane of a vector), then quarters 0 + 2 and 1 + 3, then those.
+ */
 static inline __m128 sum4(const vec *v)
 {
     __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
@@ -128,8 +131,8 @@ static inline hvec h_extend(const uint8_t *p)
  * look-up minds the lowest four bits only. */
 static inline vec v_from_e2m1(const uint8_t *p, float scale)
 {
-    const __m512 value = _mm512_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2,
-                                        -3, -4, -6);
+    const __m512 value =
+        _mm512_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6);
     const __m512i shift =
         _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
     __m512 table = _mm512_mul_ps(value, _mm512_set1_ps(scale));
@@ -150,11 +153,12 @@ static bool available(void)
 
 const struct micro micro_avx512 = {.name = "avx512", .available = available, MICRO_BODY};
 
-#define WITH_BF16 __attribute__((target("avx512bf16,avx512vbmi")))
+#define WITH_BF16 __attribute__((target("avx512bf16")))
 
 enum {
-    PAIRS = 2 * LANES, /* bf16 values in a vector */
-    DP_K = 2048,       /* most values of K in a pass over many rows */
+    PAIRS = 2 * LANES,    /* bf16 values in a vector */
+    DP_K = 2048,          /* most values of K in a pass over stored rows */
+    PANEL_K = 2 * MICRO_K /* and in one over widened rows: bf16 in the room of floats */
 };
 
 typedef __m512i pairs;
@@ -178,55 +182,165 @@ WITH_BF16 ALWAYS_INLINE void dp_step(vec acc[][TILE_W], int j, int n_x, pairs w,
 {
     __asm__ volatile("" : V_REGISTER(w));
 #pragma GCC unroll 8
-    for (int i = 0; i < n_x; i++) acc[i][j] = dp(acc[i][j], w, x[i]);
+    for (int i = 0; i < n_x; i++)
+        acc[i][j] = dp(acc[i][j], w, x[i]);
+}
+
+/* total += scale * block: what the block of E4M3 at k adds. */
+WITH_BF16 ALWAYS_INLINE void add_block(const struct tile *t, int w0, int64_t k, int n_x,
+                                       vec total[][TILE_W], vec block[][TILE_W])
+{
+#pragma GCC unroll 8
+    for (int j = 0; j < TILE_W; j++) {
+        float scale;
+        memcpy(&scale, (const char *)t->w_scale[w0 + j] + k / F8_BLOCK * 4, sizeof scale);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_x; i++) {
+            total[i][j] = v_fma(v_all(scale), block[i][j], total[i][j]);
+            block[i][j] = (vec){0};
+        }
+    }
+}
+
+/* Values k .. end - 1 for n_x rows of x and TILE_W weight rows. */
+WITH_BF16 ALWAYS_INLINE void dp_span(const struct pass *p, int64_t k, int64_t end,
+                                     const char *const *wp, const uint16_t *const *xp, int n_x,
+                                     const char **ahead, vec acc[][TILE_W])
+{
+    pairs x[TILE_X];
+    for (; k + PAIRS <= end; k += PAIRS) {
+        fetch_next(p, ahead);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_x; i++)
+            x[i] = load_pairs(xp[i], k);
+#pragma GCC unroll 8
+        for (int j = 0; j < TILE_W; j++)
+            dp_step(acc, j, n_x, load_pairs(wp[j], k), x);
+    }
+    if (k < end) {
+        int n = (int)(end - k);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_x; i++)
+            x[i] = load_pairs_n(xp[i], k, n);
+#pragma GCC unroll 8
+        for (int j = 0; j < TILE_W; j++)
+            dp_step(acc, j, n_x, load_pairs_n(wp[j], k, n), x);
+    }
 }
 
 /* pass_rows with pairs of bf16 in the place of floats. */
 WITH_BF16 ALWAYS_INLINE void dp_rows(const struct tile *t, const struct pass *p, pm_dtype type,
                                      bool panel, int row, int w0, int n_x)
 {
-    vec acc[TILE_X][TILE_W];
-    pairs x[TILE_X];
+    vec acc[TILE_X][TILE_W], total[TILE_X][TILE_W];
     const uint16_t *xp[TILE_X];
     const char *wp[TILE_W], *ahead = p->ahead;
-    int64_t k = p->k;
-    (void)type;
     (void)panel;
 #pragma GCC unroll 8
-    for (int i = 0; i < n_x; i++) xp[i] = t->x[row + i];
+    for (int i = 0; i < n_x; i++)
+        xp[i] = t->x[row + i];
 #pragma GCC unroll 8
-    for (int j = 0; j < TILE_W; j++) wp[j] = p->w[w0 + j];
-    begin_sums(p, row, w0, n_x, acc);
-    for (; k + PAIRS <= p->end; k += PAIRS) {
-        fetch_next(p, &ahead);
-#pragma GCC unroll 8
-        for (int i = 0; i < n_x; i++) x[i] = load_pairs(xp[i], k);
-#pragma GCC unroll 8
-        for (int j = 0; j < TILE_W; j++) dp_step(acc, j, n_x, load_pairs(wp[j], k), x);
+    for (int j = 0; j < TILE_W; j++)
+        wp[j] = p->w[w0 + j];
+    begin_sums(p, row, w0, n_x, p->k > 0, acc);
+    if (type != PM_F8_E4M3) {
+        dp_span(p, p->k, p->end, wp, xp, n_x, &ahead, acc);
+        end_sums(t, p, row, w0, n_x, acc);
+        return;
     }
-    if (k < p->end) {
-        int n = (int)(p->end - k);
-#pragma GCC unroll 8
-        for (int i = 0; i < n_x; i++) x[i] = load_pairs_n(xp[i], k, n);
-#pragma GCC unroll 8
-        for (int j = 0; j < TILE_W; j++) dp_step(acc, j, n_x, load_pairs_n(wp[j], k, n), x);
+    begin_sums(p, row, w0, n_x, p->k > 0, total);
+    begin_sums(p, row, w0, n_x, false, acc);
+    for (int64_t k = p->k; k < p->end; k += F8_BLOCK) {
+        dp_span(p, k, min_i64(k + F8_BLOCK, p->end), wp, xp, n_x, &ahead, acc);
+        add_block(t, w0, k, n_x, total, acc);
     }
-    end_sums(t, p, row, w0, n_x, acc);
+    end_sums(t, p, row, w0, n_x, total);
 }
 
-WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16, false)
+WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16, false) WITH_BF16
+    PASS_FUNCTION(pass_dp_scaled, dp_rows, PM_F8_E4M3, false)
 
-/* Nothing is widened, and a pass may be longer. */
-static void tile_dp(const struct tile *t)
+    /* Nothing is widened, and a pass may be longer. */
+    static void tile_dp(const struct tile *t)
 {
-    int64_t length = t->room ? pass_length(t->k, DP_K) : t->k;
+    int64_t length = t->room && t->n_x > TILE_X ? pass_length(t->k, DP_K) : t->k;
     struct pass p = {.sums = t->room};
-    for (int j = 0; j < MICRO_ROWS; j++) p.w[j] = t->w[j];
-    if (t->n_x <= TILE_X) length = t->k;
+    for (int j = 0; j < MICRO_ROWS; j++)
+        p.w[j] = t->w[j];
     for (; p.k < t->k; p.k = p.end) {
         p.end = min_i64(p.k + length, t->k);
         pass_dp(t, &p);
     }
+}
+
+/* 32 codes of E2M1 times their scale. A word looks up by its lowest five bits, of which the
+ * fifth belongs to the next code, so the table is there twice. The scale is added to the
+ * exponents of all values but the zeros. */
+static inline pairs pairs_from_e2m1(const uint8_t *p, uint8_t scale)
+{
+    const __m512i value = _mm512_setr_epi32(
+        0x3f000000, 0x3fc03f80, 0x40404000, 0x40c04080, (int)0xbf008000, (int)0xbfc0bf80,
+        (int)0xc040c000, (int)0xc0c0c080, 0x3f000000, 0x3fc03f80, 0x40404000, 0x40c04080,
+        (int)0xbf008000, (int)0xbfc0bf80, (int)0xc040c000, (int)0xc0c0c080);
+    __m512i exponent = _mm512_set1_epi16((short)((scale - 127) * 128));
+    __m512i table = _mm512_mask_add_epi16(value, 0xfefefefe, value, exponent);
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    /* Too small for bf16 to hold as normal numbers, or no number. */
+    if (scale == 0) table = _mm512_setzero_si512();
+    if (scale == 255) table = _mm512_set1_epi16(0x7fc0);
+    return _mm512_permutexvar_epi16(_mm512_or_si512(b, _mm512_slli_epi32(b, 12)), table);
+}
+
+/* 32 codes of E4M3: moving the bits and adding to the exponent is right for normal values, the
+ * eight others are looked up. */
+static inline pairs pairs_from_e4m3(__m256i codes)
+{
+    const __m512i subnormal = _mm512_setr_epi32(0x3b000000, 0x3bc03b80, 0x3c203c00, 0x3c603c40,
+                                                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512i w = _mm512_cvtepi8_epi16(codes);
+    __m512i magnitude = _mm512_and_si512(_mm512_slli_epi16(w, 4), _mm512_set1_epi16(0x07f0));
+    __mmask32 small = _mm512_testn_epi16_mask(w, _mm512_set1_epi16(0x78));
+    __m512i value = _mm512_add_epi16(magnitude, _mm512_set1_epi16(120 << 7));
+    value = _mm512_mask_permutexvar_epi16(value, small, w, subnormal);
+    return _mm512_or_si512(value, _mm512_and_si512(w, _mm512_set1_epi16((short)0x8000)));
+}
+
+static inline __m256i codes_n(const uint8_t *p, int64_t n)
+{
+    return _mm256_maskz_loadu_epi8(n >= PAIRS ? ~0u : (1u << n) - 1, p);
+}
+
+/* Passes whose weights are widened to bf16 in the tile's room. */
+ALWAYS_INLINE void dp_widened(const struct tile *t, pm_dtype type,
+                              void (*pass)(const struct tile *, struct pass *))
+{
+    struct pass p = {.sums = t->room + MICRO_ROWS * MICRO_K};
+    int64_t length = pass_length(t->k, PANEL_K);
+    uint16_t *panel = (uint16_t *)(void *)t->room;
+    for (; p.k < t->k; p.k = p.end) {
+        p.end = min_i64(p.k + length, t->k);
+        for (int j = 0; j < MICRO_ROWS; j++) {
+            const uint8_t *w = t->w[j], *scale = t->w_scale[j];
+            uint16_t *to = panel + j * PANEL_K - p.k;
+            p.w[j] = (const char *)to;
+            for (int64_t k = p.k; k < p.end && j < t->n_w; k += PAIRS) {
+                pairs v = type == PM_F8_E4M3 ? pairs_from_e4m3(codes_n(w + k, p.end - k))
+                                             : pairs_from_e2m1(w + k / 2, scale[k / PAIRS]);
+                _mm512_storeu_si512(to + k, v);
+            }
+        }
+        pass(t, &p);
+    }
+}
+
+static void tile_dp_f8(const struct tile *t)
+{
+    dp_widened(t, PM_F8_E4M3, pass_dp_scaled);
+}
+
+static void tile_dp_mxfp4(const struct tile *t)
+{
+    dp_widened(t, PM_MXFP4, pass_dp);
 }
 
 WITH_BF16 static double peak_bf16(int64_t n)
@@ -234,13 +348,16 @@ WITH_BF16 static double peak_bf16(int64_t n)
     vec acc[TILE_X][TILE_W], sum = {0};
     pairs x[TILE_X];
     volatile float sink;
-    for (int i = 0; i < TILE_X; i++) x[i] = (pairs)v_all(0.5f);
+    for (int i = 0; i < TILE_X; i++)
+        x[i] = (pairs)v_all(0.5f);
     hide_sums(acc);
     for (int64_t r = 0; r < n; r++) {
 #pragma GCC unroll 8
-        for (int j = 0; j < TILE_W; j++) dp_step(acc, j, TILE_X, x[0], x);
+        for (int j = 0; j < TILE_W; j++)
+            dp_step(acc, j, TILE_X, x[0], x);
     }
-    for (int i = 0; i < TILE_X * TILE_W; i++) sum += acc[i / TILE_W][i % TILE_W];
+    for (int i = 0; i < TILE_X * TILE_W; i++)
+        sum += acc[i / TILE_W][i % TILE_W];
     sink = v_sum(sum);
     (void)sink;
     return 2.0 * PAIRS * TILE_X * TILE_W * (double)n;
@@ -248,17 +365,15 @@ WITH_BF16 static double peak_bf16(int64_t n)
 
 static bool available_bf16(void)
 {
-    return available() && __builtin_cpu_supports("avx512bf16") &&
-           __builtin_cpu_supports("avx512vbmi");
+    return available() && __builtin_cpu_supports("avx512bf16");
 }
 
-const struct micro micro_avx512bf16 = {
-    .name = "avx512bf16",
-    .available = available_bf16,
-    .map = {[PM_F32] = {PM_F32, tile_f32},
-            [PM_F16] = {PM_F32, tile_f16},
-            [PM_BF16] = {PM_BF16, tile_dp},
-            [PM_F8_E4M3] = {PM_F32, tile_f8},
-            [PM_MXFP4] = {PM_F32, tile_mxfp4}},
-    MICRO_HELPERS,
-    .peak_bf16 = peak_bf16};
+const struct micro micro_avx512bf16 = {.name = "avx512bf16",
+                                       .available = available_bf16,
+                                       .map = {[PM_F32] = {PM_F32, tile_f32},
+                                               [PM_F16] = {PM_F32, tile_f16},
+                                               [PM_BF16] = {PM_BF16, tile_dp},
+                                               [PM_F8_E4M3] = {PM_BF16, tile_dp_f8},
+                                               [PM_MXFP4] = {PM_BF16, tile_dp_mxfp4}},
+                                       MICRO_HELPERS,
+                                       .peak_bf16 = peak_bf16};

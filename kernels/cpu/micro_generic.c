@@ -109,25 +109,28 @@ static inline float v_sum(vec v)
 
 static inline void v_sum4(float *out, const vec *v)
 {
-    for (int j = 0; j < 4; j++) out[j] = v_sum(v[j]);
+    for (int j = 0; j < 4; j++)
+        out[j] = v_sum(v[j]);
 }
 
 static inline void v_stream(float *p, vec v)
 {
-    for (int l = 0; l < LANES; l++) p[l] = v[l];
+    for (int l = 0; l < LANES; l++)
+        p[l] = v[l];
 }
 
 static inline hvec h_extend(const uint8_t *p)
 {
     hvec v;
-    for (int l = 0; l < LANES; l++) v[l] = (uint16_t)(int8_t)p[l];
+    for (int l = 0; l < LANES; l++)
+        v[l] = (uint16_t)(int8_t)p[l];
     return v;
 }
 
 static inline vec v_from_e2m1(const uint8_t *p, float scale)
 {
-    static const float value[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3,
-                                    -4, -6};
+    static const float value[16] = {0,    .5f,  1,  1.5f,  2,  3,  4,  6,
+                                    -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6};
     vec v = {value[p[0] & 15], value[p[0] >> 4], value[p[1] & 15], value[p[1] >> 4]};
     return v * scale;
 }
@@ -155,7 +158,9 @@ pm_status micro_select(const struct micro **out, const char *name)
 {
     static const struct micro *const table[] = {
 #if defined(__x86_64__)
-        &micro_avx512bf16, &micro_avx512, &micro_avx2,
+        &micro_avx512bf16,
+        &micro_avx512,
+        &micro_avx2,
 #endif
         &micro_generic,
     };
@@ -169,6 +174,6 @@ pm_status micro_select(const struct micro **out, const char *name)
             return fail(PM_ERR_UNSUPPORTED, "this processor cannot run %s kernels", name);
         }
     }
-    return fail(PM_ERR_ARG,
-                "no kernels called %s: wanted generic, avx2, avx512 or avx512bf16", name);
+    return fail(PM_ERR_ARG, "no kernels called %s: wanted generic, avx2, avx512 or avx512bf16",
+                name);
 }

@@ -1,9 +1,9 @@
 /* peaks.c - measured memory bandwidth and multiply-add peaks.
  *
  * Bandwidth: every worker streams through its own part of a buffer that no cache holds, with
- * plain vector loads; the copy writes past the caches. Multiply-adds: as many independent sums as a
- * tile of the linear maps has, all in registers. Each figure is the best of several passes,
- * because a peak is what the machine can do, and others may be using it too. */
+ * plain vector loads; the copy writes past the caches. Multiply-adds: as many independent sums
+ * as a tile of the linear maps has, all in registers. Each figure is the best of several
+ * passes, because a peak is what the machine can do, and others may be using it too. */
 #define _DEFAULT_SOURCE
 #include "peaks.h"
 
@@ -14,7 +14,7 @@ enum {
     PAGE = 4096,
     MAX_BYTES = 1 << 30,
     MIN_BYTES = 1 << 22,
-    SLICES = 8,          /* parts of a worker, so that a late one can be helped */
+    SLICES = 8,           /* parts of a worker, so that a late one can be helped */
     PASS_US = 500 * 1000, /* for all passes of one figure */
     SLICE_FLOPS = 50 * 1000 * 1000,
 };
