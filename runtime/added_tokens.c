@@ -8,10 +8,10 @@
  * any does. Bytes that start no pattern, nearly all, cost one look at a table. The cost of a
  * place is bounded by the longest pattern of the file.
  *
- * A match that is refused (inside a word, or special in a plain text) is jumped over as a whole:
- * the reference asks its automaton for matches first and refuses them afterwards. For the same
- * reason a token that took the blanks on its right does not keep the next match from starting
- * inside them, unless that one takes blanks on its left and finds none left. */
+ * A match that is refused (inside a word, or special in a plain text) is jumped over as a
+ * whole: the reference asks its automaton for matches first and refuses them afterwards. For
+ * the same reason a token that took the blanks on its right does not keep the next match from
+ * starting inside them, unless that one takes blanks on its left and finds none left. */
 #include "added_tokens.h"
 
 #include <stdlib.h>
@@ -287,8 +287,8 @@ static pm_status build_finder(const struct added_tokens *a, struct finder *f, bo
     qsort(f->pattern, f->n, sizeof *f->pattern, compare_pattern);
     for (size_t i = 0; i < f->n; i++) {
         const struct added_token *t = f->pattern[i], *last = n > 0 ? f->pattern[n - 1] : NULL;
-        if (last && compare_bytes(last->pattern, last->n_pattern, t->pattern,
-                                  t->n_pattern) == 0) {
+        if (last &&
+            compare_bytes(last->pattern, last->n_pattern, t->pattern, t->n_pattern) == 0) {
             continue;
         }
         f->pattern[n++] = t;

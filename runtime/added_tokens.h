@@ -1,5 +1,5 @@
-/* added_tokens.h - the "added_tokens" of tokenizer.json: contents that are found before anything
- * else looks at the text. */
+/* added_tokens.h - the "added_tokens" of tokenizer.json: contents that are found before
+ * anything else looks at the text. */
 #ifndef RUNTIME_ADDED_TOKENS_H
 #define RUNTIME_ADDED_TOKENS_H
 
@@ -14,7 +14,7 @@ struct added_token {
     bool single_word, left, right; /* not inside a word; takes the blanks on its left, right */
     bool normalized;               /* looked for in the normalised text */
     bool special;
-    bool skipped;                  /* when special tokens are left out of decoded text */
+    bool skipped; /* when special tokens are left out of decoded text */
 };
 
 struct added_tokens; /* not changed after it is made */

@@ -1,11 +1,11 @@
 /* bpe.c - byte pair encoding of one word.
  *
  * A word starts as one symbol for each character. The pair of neighbours with the best rank (of
- * equals the leftmost) becomes one symbol, until no pair is in the list of merges. Pairs wait in
- * a heap of 64-bit keys, rank above position, so that the best is one comparison away. A merge
- * makes up to two new pairs and leaves old ones in the heap; these are recognised when they come
- * up, because the symbols they spoke of are gone or merge into something else. n symbols, at most
- * 3n pairs: O(n log n) for any word, and words may be as long as the text.
+ * equals the leftmost) becomes one symbol, until no pair is in the list of merges. Pairs wait
+ * in a heap of 64-bit keys, rank above position, so that the best is one comparison away. A
+ * merge makes up to two new pairs and leaves old ones in the heap; these are recognised when
+ * they come up, because the symbols they spoke of are gone or merge into something else. n
+ * symbols, at most 3n pairs: O(n log n) for any word, and words may be as long as the text.
  *
  * Two shortcuts that change no id:
  *
@@ -314,7 +314,7 @@ static pm_status encode_cached(const struct bpe *b, struct bpe_words *w, const c
     c->n_id = (uint8_t)(out->n - before);
     c->plain = plain;
     memcpy(c->text, text, n);
-    memcpy(c->id, out->id + before, c->n_id * sizeof *c->id);
+    if (c->n_id > 0) memcpy(c->id, out->id + before, c->n_id * sizeof *c->id);
     return PM_OK;
 }
 

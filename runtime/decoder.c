@@ -258,7 +258,8 @@ static size_t possible_start(const char *literal, size_t n_literal, const char *
 }
 
 /* A literal: a match may begin in one fragment and end in another. */
-static pm_status take_replace(struct decoding *s, size_t i, const char *text, size_t n, bool end)
+static pm_status take_replace(struct decoding *s, size_t i, const char *text, size_t n,
+                              bool end)
 {
     const struct stage *g = &s->d->stage[i];
     struct state *st = &s->state[i];

@@ -18,8 +18,8 @@ struct merges {
     size_t mask, n;
 };
 
-/* v: ["a b", ...] or [["a", "b"], ...], best first. n_prefix: bytes of the prefix that the right
- * part of a merge loses. Fails when a part or the result is no token. */
+/* v: ["a b", ...] or [["a", "b"], ...], best first. n_prefix: bytes of the prefix that the
+ * right part of a merge loses. Fails when a part or the result is no token. */
 pm_status merges_parse(struct merges *m, struct json_doc *doc, const json *v,
                        const struct vocabulary *vocabulary, size_t n_prefix);
 void merges_clear(struct merges *m);

@@ -155,9 +155,9 @@ static pm_status put_segment(struct text *out, struct segment *s, enum normal_fo
     TRY(decompose(s, form, text, n));
     TRY(sort_segment(s));
     if (form == NORMAL_C || form == NORMAL_KC) {
-        utf8proc_ssize_t left = utf8proc_normalize_utf32(
-            s->c, (utf8proc_ssize_t)s->n,
-            (utf8proc_option_t)(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+        utf8proc_ssize_t left =
+            utf8proc_normalize_utf32(s->c, (utf8proc_ssize_t)s->n,
+                                     (utf8proc_option_t)(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
         if (left < 0) return fail(PM_ERR_BUG, "utf8proc: %s", utf8proc_errmsg(left));
         s->n = (size_t)left;
     }

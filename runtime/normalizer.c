@@ -30,8 +30,8 @@ typedef pm_status (*step_run)(const struct step *s, struct matcher *m, const str
 struct step {
     step_run run;
     enum normal_form form;
-    bool left, right;        /* Strip */
-    char *content;           /* Prepend, Replace: [n_content] */
+    bool left, right; /* Strip */
+    char *content;    /* Prepend, Replace: [n_content] */
     size_t n_content;
     struct pattern *pattern; /* Replace */
 };
@@ -65,6 +65,10 @@ static pm_status run_form(const struct step *s, struct matcher *m, const struct 
     out->text.n = 0;
     TRY(normal_form_put(&out->text, s->form, t->byte, t->n));
     if (out->head > out->text.n) out->head = out->text.n;
+    /* The first character may have become part of a longer one: e and acute. */
+    while (out->head < out->text.n && (out->text.byte[out->head] & 0xc0) == 0x80) {
+        out->head++;
+    }
     return PM_OK;
 }
 
@@ -177,8 +181,8 @@ static pm_status run_replace(const struct step *s, struct matcher *m, const stru
     bool differs;
     pm_status status;
     TRY_DONE(unicode_stand_ins(&stand_ins, in->text.byte, in->text.n, &differs));
-    search_init(&search, s->pattern, m, in->text.byte,
-                differs ? stand_ins.byte : in->text.byte, in->text.n);
+    search_init(&search, s->pattern, m, in->text.byte, differs ? stand_ins.byte : in->text.byte,
+                in->text.n);
     TRY_DONE(replace_all(s, &search, in, out));
 done:
     free(stand_ins.byte);
@@ -201,8 +205,8 @@ pm_status normalizer_run(const struct normalizer *z, struct matcher *m, struct p
         *spare = p->text;
         *p = out;
         if (p->text.n > p->most) {
-            return fail(PM_ERR_TOO_LONG, "the normalizer makes %zu bytes out of %zu",
-                        p->text.n, n);
+            return fail(PM_ERR_TOO_LONG, "the normalizer makes %zu bytes out of %zu", p->text.n,
+                        n);
         }
     }
     return PM_OK;
@@ -233,16 +237,11 @@ static const struct {
     pm_status (*read)(struct step *s, struct json_doc *doc, const json *v);
     enum normal_form form;
 } kinds[] = {
-    {"NFC", run_form, NULL, NORMAL_C},
-    {"NFD", run_form, NULL, NORMAL_D},
-    {"NFKC", run_form, NULL, NORMAL_KC},
-    {"NFKD", run_form, NULL, NORMAL_KD},
-    {"Lowercase", run_lowercase, NULL, 0},
-    {"StripAccents", run_strip_accents, NULL, 0},
-    {"Strip", run_strip, read_strip, 0},
-    {"Prepend", run_prepend, read_prepend, 0},
-    {"Replace", run_replace, read_replace, 0},
-    {"ByteLevel", run_byte_level, NULL, 0},
+    {"NFC", run_form, NULL, NORMAL_C},         {"NFD", run_form, NULL, NORMAL_D},
+    {"NFKC", run_form, NULL, NORMAL_KC},       {"NFKD", run_form, NULL, NORMAL_KD},
+    {"Lowercase", run_lowercase, NULL, 0},     {"StripAccents", run_strip_accents, NULL, 0},
+    {"Strip", run_strip, read_strip, 0},       {"Prepend", run_prepend, read_prepend, 0},
+    {"Replace", run_replace, read_replace, 0}, {"ByteLevel", run_byte_level, NULL, 0},
 };
 
 static pm_status read_step(struct normalizer *z, struct json_doc *doc, const json *v)

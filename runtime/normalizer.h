@@ -1,4 +1,5 @@
-/* normalizer.h - the "normalizer" of tokenizer.json: what happens to a text before it is split. */
+/* normalizer.h - the "normalizer" of tokenizer.json: what happens to a text before it is split.
+ */
 #ifndef RUNTIME_NORMALIZER_H
 #define RUNTIME_NORMALIZER_H
 

@@ -31,9 +31,9 @@ enum { MAX_NESTING = 16, NAME_BYTES = 64 };
 #define ALPHABETIC                                                                             \
     "\\p{Alphabetic}\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}"              \
     "\\x{11080}\\x{11081}"
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD        "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 /* Outside a class the reference looks Latin-1 up in another table, which has these as well. */
-#define WORD_MORE "\\xb2\\xb3\\xb9\\xbc-\\xbe"
+#define WORD_MORE   "\\xb2\\xb3\\xb9\\xbc-\\xbe"
 #define HEXADECIMAL "0-9A-Fa-f"
 
 /* Names of \p{..}, folded. Without an inside it is \p{short}, the case as written here. */
@@ -95,8 +95,8 @@ static const struct {
 pm_status pattern_fail(const struct pattern_reader *r, pm_status status, const char *what)
 {
     char shown[JSON_EXCERPT];
-    return fail(status, "%s: pattern \"%s\": %s", r->name,
-                json_excerpt(shown, r->source, r->n), what);
+    return fail(status, "%s: pattern \"%s\": %s", r->name, json_excerpt(shown, r->source, r->n),
+                what);
 }
 
 static pm_status put_string(struct text *out, const char *s)

@@ -6,9 +6,9 @@
 
 /* An expression that is being read. */
 struct pattern_reader {
-    const char *name;            /* what errors start with */
-    const char *source;          /* [n] */
-    const char *at, *end;        /* at: the next byte */
+    const char *name;     /* what errors start with */
+    const char *source;   /* [n] */
+    const char *at, *end; /* at: the next byte */
     size_t n;
 };
 

@@ -36,7 +36,7 @@ struct rewriter {
     int n_group, n_wrap;
     struct {
         size_t start;
-        int n_option; /* (?i) that close with the group */
+        int n_option;        /* (?i) that close with the group */
     } group[MAX_GROUPS + 1]; /* [0] is the whole expression */
 };
 

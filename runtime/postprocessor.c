@@ -1,8 +1,9 @@
 /* postprocessor.c - templates for one text: [BOS] text [EOS].
  *
  * Only what changes the ids of a single text is kept: a list in front and a list behind. That
- * covers TemplateProcessing, BertProcessing and RobertaProcessing; ByteLevel moves offsets only.
- * A Sequence may hold one of the former; the reference does not join two templates either. */
+ * covers TemplateProcessing, BertProcessing and RobertaProcessing; ByteLevel moves offsets
+ * only. A Sequence may hold one of the former; the reference does not join two templates
+ * either. */
 #include "postprocessor.h"
 
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* postprocessor.h - the "post_processor" of tokenizer.json: ids in front of a text and behind. */
+/* postprocessor.h - the "post_processor" of tokenizer.json: ids in front of a text and behind.
+ */
 #ifndef RUNTIME_POSTPROCESSOR_H
 #define RUNTIME_POSTPROCESSOR_H
 

@@ -1,10 +1,10 @@
 /* pretokenizer.c - a chain of stages; each cuts pieces into smaller ones.
  *
- * A Sequence in the file is flattened. Pieces go depth first: what a stage cuts off goes through
- * all later stages to the sink before the stage looks further. So no list of pieces is kept, and
- * a word meets the model while it is in the cache. Cutting copies nothing; the two stages that
- * change text (Metaspace, ByteLevel) write into a buffer of their own, which is free again when
- * they move to their next piece.
+ * A Sequence in the file is flattened. Pieces go depth first: what a stage cuts off goes
+ * through all later stages to the sink before the stage looks further. So no list of pieces is
+ * kept, and a word meets the model while it is in the cache. Cutting copies nothing; the two
+ * stages that change text (Metaspace, ByteLevel) write into a buffer of their own, which is
+ * free again when they move to their next piece.
  *
  * Every cutting stage is the same three things: something that finds matches, a rule what
  * happens to a match (struct joiner), and whether match and rest change roles (`invert`). The
@@ -47,10 +47,10 @@ struct stage {
     struct pattern *pattern;      /* Split, ByteLevel with use_regex */
     enum behavior behavior;
     bool invert;
-    bool add_space;               /* ByteLevel */
-    bool cut;                     /* Metaspace: split */
-    enum scheme scheme;           /* Metaspace */
-    uint32_t character;           /* Metaspace: replacement; CharDelimiterSplit: delimiter */
+    bool add_space;     /* ByteLevel */
+    bool cut;           /* Metaspace: split */
+    enum scheme scheme; /* Metaspace */
+    uint32_t character; /* Metaspace: replacement; CharDelimiterSplit: delimiter */
 };
 
 struct pretokenizer {
@@ -384,14 +384,15 @@ static pm_status add_stage(struct pretokenizer *p, struct json_doc *doc, const j
 
 static pm_status read_stage(struct pretokenizer *p, struct json_doc *doc, const json *v)
 {
-    static const struct kind bert_punctuation = {
-        NULL, run_characters, unicode_is_punctuation, ISOLATED, NULL};
+    static const struct kind bert_punctuation = {NULL, run_characters, unicode_is_punctuation,
+                                                 ISOLATED, NULL};
     const char *type;
     struct stage *s = NULL;
     TRY(json_need_text(doc, v, "type", &type));
     if (strcmp(type, "Sequence") == 0) {
         const json *list = json_get(v, "pretokenizers");
-        if (!json_is_array(list)) return json_fail(doc, list ? list : v, "pretokenizers: [...]");
+        if (!json_is_array(list))
+            return json_fail(doc, list ? list : v, "pretokenizers: [...]");
         for (const json *one = json_child(list); one; one = json_next(one)) {
             TRY(read_stage(p, doc, one));
         }

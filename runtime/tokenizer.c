@@ -26,7 +26,12 @@
 #include "tokenizer_json.h"
 #include "tokenizer_parts.h"
 
-enum { MAX_FILE_BYTES = 256 << 20, MAX_TEXT_BYTES = 1 << 30, MAX_IDLE = 32, KEPT_BYTES = 1 << 20 };
+enum {
+    MAX_FILE_BYTES = 256 << 20,
+    MAX_TEXT_BYTES = 1 << 30,
+    MAX_IDLE = 32,
+    KEPT_BYTES = 1 << 20
+};
 
 struct workspace {
     struct matcher *matcher;

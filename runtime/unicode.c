@@ -214,7 +214,8 @@ bool unicode_is_punctuation(uint32_t c)
 {
     utf8proc_category_t g;
     if (c < 0x80) {
-        return c > ' ' && c < 0x7f && (c < '0' || c > '9') && ((c | 32) < 'a' || (c | 32) > 'z');
+        return c > ' ' && c < 0x7f && (c < '0' || c > '9') &&
+               ((c | 32) < 'a' || (c | 32) > 'z');
     }
     if (c == 0x166d || c == 0x111c9) return true; /* were punctuation in Unicode 8 */
     g = category(c);

@@ -126,7 +126,7 @@ void cpu_release(struct device *d)
 /* A worker's scratch during a task. */
 struct scratch {
     const void *x[MAX_BLOCK]; /* rows of x */
-    _Alignas(MICRO_ALIGNMENT) float room[TILE_ROOM(MAX_BLOCK)];
+    _Alignas(MICRO_ALIGNMENT) float room[MICRO_ROOM];
     float sum[MAX_BLOCK * MAX_CHUNK], up[MAX_BLOCK * MAX_CHUNK]; /* [n_row, n_column] */
 };
 

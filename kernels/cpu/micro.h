@@ -13,16 +13,13 @@
 #include "kernels/kernels.h"
 
 enum {
-    MICRO_ROWS = 8,       /* weight rows of a tile */
-    MICRO_K = 768,        /* most values of K that a tile widens at a time */
-    MICRO_ALIGNMENT = 64, /* of rooms and of rows of converted activations */
-    F8_BLOCK = 128,       /* a scale of F8_E4M3 covers 128 x 128 values */
-    MXFP4_BLOCK = 32,     /* a scale of MXFP4 covers 32 values of a row */
+    MICRO_ROWS = 8,                    /* weight rows of a tile */
+    MICRO_K = 768,                     /* most values of K that a tile widens at a time */
+    MICRO_ROOM = MICRO_ROWS * MICRO_K, /* floats */
+    MICRO_ALIGNMENT = 64,              /* of rooms and of rows of converted activations */
+    F8_BLOCK = 128,                    /* a scale of F8_E4M3 covers 128 x 128 values */
+    MXFP4_BLOCK = 32,                  /* a scale of MXFP4 covers 32 values of a row */
 };
-
-/* Floats of room a tile may use: MICRO_K widened values of each weight row, and unfinished sums
- * of up to 16 lanes. */
-#define TILE_ROOM(n_x) (MICRO_ROWS * (MICRO_K + 16 * (int64_t)(n_x)))
 
 /* y[i, j] = sum over k of w[j][k] x[i][k], for j < n_w and i < n_x. */
 struct tile {
@@ -34,7 +31,7 @@ struct tile {
     const void *const *x;            /* [n_x] rows [k] of the map's x_type */
     float *y;                        /* [n_x, n_w] */
     int64_t y_stride;                /* floats from a row of y to the next */
-    float *room; /* [TILE_ROOM(n_x)] aligned. NULL, for F32, BF16 and F16 only: do without */
+    float *room; /* [MICRO_ROOM] aligned. NULL, for F32, BF16 and F16 only: do without */
     const char *next[MICRO_ROWS]; /* weight rows to bring closer meanwhile, or next[0] NULL */
     int64_t next_bytes;           /* bytes in each of them */
 };

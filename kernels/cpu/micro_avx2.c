@@ -15,6 +15,7 @@ typedef float vec __attribute__((vector_size(32)));
 typedef int32_t ivec __attribute__((vector_size(32)));
 typedef uint32_t uvec __attribute__((vector_size(32)));
 typedef uint16_t hvec __attribute__((vector_size(16)));
+typedef float quad __attribute__((vector_size(16)));
 
 static inline vec v_fma(vec a, vec b, vec c)
 {
@@ -90,12 +91,12 @@ static inline float v_sum(vec v)
         _mm_add_ss(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
-static inline void v_sum4(float *out, const vec *v)
+static inline quad v_sum4(const vec *v)
 {
     __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
     __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
     __m256 c = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1)));
+    return _mm_add_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1));
 }
 
 static inline void v_stream(float *p, vec v)

@@ -26,6 +26,7 @@ typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
 typedef uint32_t uvec __attribute__((vector_size(64)));
 typedef uint16_t hvec __attribute__((vector_size(32)));
+typedef float quad __attribute__((vector_size(16)));
 
 static inline vec v_fma(vec a, vec b, vec c)
 {
@@ -97,7 +98,7 @@ static inline hvec v_to_f16(vec v)
 /* Four vectors at once: lanes l and l + 2 of each quarter, then the two sums of a quarter (a
  * transposition makes these one lane of a vector), then quarters 0 + 2 and 1 + 3, then those.
  */
-static inline __m128 sum4(const vec *v)
+static inline quad v_sum4(const vec *v)
 {
     __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
     __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
@@ -106,15 +107,10 @@ static inline __m128 sum4(const vec *v)
     return _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
 }
 
-static inline void v_sum4(float *out, const vec *v)
-{
-    _mm_storeu_ps(out, sum4(v));
-}
-
 static inline float v_sum(vec v)
 {
     const vec same[4] = {v, v, v, v};
-    return _mm_cvtss_f32(sum4(same));
+    return v_sum4(same)[0];
 }
 
 static inline void v_stream(float *p, vec v)
@@ -242,19 +238,18 @@ WITH_BF16 ALWAYS_INLINE void dp_rows(const struct tile *t, const struct pass *p,
 #pragma GCC unroll 8
     for (int j = 0; j < TILE_W; j++)
         wp[j] = p->w[w0 + j];
-    begin_sums(p, row, w0, n_x, p->k > 0, acc);
+    clear_sums(n_x, acc);
     if (type != PM_F8_E4M3) {
         dp_span(p, p->k, p->end, wp, xp, n_x, &ahead, acc);
-        end_sums(t, p, row, w0, n_x, acc);
+        add_sums(t, p, row, w0, n_x, acc);
         return;
     }
-    begin_sums(p, row, w0, n_x, p->k > 0, total);
-    begin_sums(p, row, w0, n_x, false, acc);
+    clear_sums(n_x, total);
     for (int64_t k = p->k; k < p->end; k += F8_BLOCK) {
         dp_span(p, k, min_i64(k + F8_BLOCK, p->end), wp, xp, n_x, &ahead, acc);
         add_block(t, w0, k, n_x, total, acc);
     }
-    end_sums(t, p, row, w0, n_x, total);
+    add_sums(t, p, row, w0, n_x, total);
 }
 
 WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16, false) WITH_BF16
@@ -263,8 +258,8 @@ WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16, false) WITH_BF16
     /* Nothing is widened, and a pass may be longer. */
     static void tile_dp(const struct tile *t)
 {
-    int64_t length = t->room && t->n_x > TILE_X ? pass_length(t->k, DP_K) : t->k;
-    struct pass p = {.sums = t->room};
+    int64_t length = pass_length(t->k, DP_K);
+    struct pass p = {.k = 0};
     for (int j = 0; j < MICRO_ROWS; j++)
         p.w[j] = t->w[j];
     for (; p.k < t->k; p.k = p.end) {
@@ -314,7 +309,7 @@ static inline __m256i codes_n(const uint8_t *p, int64_t n)
 ALWAYS_INLINE void dp_widened(const struct tile *t, pm_dtype type,
                               void (*pass)(const struct tile *, struct pass *))
 {
-    struct pass p = {.sums = t->room + MICRO_ROWS * MICRO_K};
+    struct pass p = {.k = 0};
     int64_t length = pass_length(t->k, PANEL_K);
     uint16_t *panel = (uint16_t *)(void *)t->room;
     for (; p.k < t->k; p.k = p.end) {

@@ -12,7 +12,7 @@
  *   v_from_bf16(hvec), v_from_f16(hvec), v_to_f16(vec)
  *   bf16_half(p, h)           LANES bf16 values from p + h * LANES; may read 2 * LANES from p
  *   v_sum(vec)                sum of the lanes in one fixed tree
- *   v_sum4(out, vec[4])       out[j] = v_sum(vec[j]), the same tree
+ *   v_sum4(vec[4])            four of these sums, by the same tree
  *   v_stream(p, vec)          a store past the caches to an aligned address
  *   h_extend(const uint8_t *)  LANES signed bytes
  *   v_from_e2m1(const uint8_t *, float scale)  LANES values times scale

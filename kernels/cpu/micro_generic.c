@@ -19,6 +19,7 @@ typedef float vec __attribute__((vector_size(16)));
 typedef int32_t ivec __attribute__((vector_size(16)));
 typedef uint32_t uvec __attribute__((vector_size(16)));
 typedef uint16_t hvec __attribute__((vector_size(8)));
+typedef vec quad;
 
 static inline vec pick(ivec mask, vec yes, vec no)
 {
@@ -107,10 +108,9 @@ static inline float v_sum(vec v)
     return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
-static inline void v_sum4(float *out, const vec *v)
+static inline quad v_sum4(const vec *v)
 {
-    for (int j = 0; j < 4; j++)
-        out[j] = v_sum(v[j]);
+    return (quad){v_sum(v[0]), v_sum(v[1]), v_sum(v[2]), v_sum(v[3])};
 }
 
 static inline void v_stream(float *p, vec v)

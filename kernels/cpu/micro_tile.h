@@ -2,12 +2,12 @@
  *
  *   y[i][j] = sum over k of w[j][k] x[i][k]
  *
- * Every output owns one vector accumulator. Step s of the reduction adds w[s * LANES + l] *
- * x[s * LANES + l] to lane l; the last step takes zeros past the end; then the lanes are summed
- * in one fixed tree. TILE_W x TILE_X outputs run side by side and share loads, which changes no
- * output's own sequence of operations: that is why a row's bits do not depend on how many rows
- * came with it. Long reductions are cut into passes, between which accumulators wait in memory
- * as they are, so where they are cut does not matter either.
+ * The reduction is cut into passes, as few and as equal as a limit on their length allows. In a
+ * pass every output owns one vector accumulator: step s adds w[s * LANES + l] * x[s * LANES +
+ * l] to lane l, the last step takes zeros past the end, the lanes are summed in one fixed tree,
+ * and the sum is added to that of the passes before. TILE_W x TILE_X outputs run side by side
+ * and share loads, which changes no output's own sequence of operations: that is why a row's
+ * bits do not depend on how many rows came with it. They depend on K and on the weights' type.
  *
  * With few rows of x, weights are widened in registers as they are read, and the limiter is
  * memory (for E4M3 and MXFP4 nearly so). With more, a pass of weights is widened into the
@@ -57,7 +57,7 @@ ALWAYS_INLINE vec load_half(pm_dtype type, const void *p, int64_t i, int half, f
 
 enum {
     LINE = 64,   /* bytes that memory gives at a time */
-    WIDEN_X = 8, /* rows of x from which on widened weights are worth storing */
+    WIDEN_X = 7, /* rows of x from which on widened weights are worth storing */
 };
 
 _Static_assert(TILE_X <= 3 && TILE_W % 4 == 0 && MICRO_ROWS % TILE_W == 0, "see PASS_FUNCTION");
@@ -66,7 +66,6 @@ _Static_assert(TILE_X <= 3 && TILE_W % 4 == 0 && MICRO_ROWS % TILE_W == 0, "see 
 struct pass {
     const char *w[MICRO_ROWS]; /* value 0 of each weight row */
     int64_t k, end;
-    float *sums;             /* [n_x, MICRO_ROWS, LANES] between passes */
     const char *ahead;       /* a weight row to fetch meanwhile, from where this pass begins */
     int64_t ahead_step;      /* bytes of it that a step stands for; 0: none */
     const char *const *more; /* [n_more] further rows to fetch */
@@ -103,47 +102,33 @@ ALWAYS_INLINE void fetch_next(const struct pass *p, const char **ahead)
     *ahead += p->ahead_step;
 }
 
-/* The sums of n_x rows and TILE_W weight rows: what the pass before left, or zero. */
-ALWAYS_INLINE void begin_sums(const struct pass *p, int row, int w, int n_x, bool go_on,
-                              vec acc[][TILE_W])
+ALWAYS_INLINE void clear_sums(int n_x, vec acc[][TILE_W])
 {
-    const float *from = p->sums + (int64_t)(row * MICRO_ROWS + w) * LANES;
-    if (!go_on) {
 #pragma GCC unroll 32
-        for (int i = 0; i < n_x * TILE_W; i++)
-            acc[i / TILE_W][i % TILE_W] = (vec){0};
-        return;
-    }
-#pragma GCC unroll 32
-    for (int i = 0; i < n_x * TILE_W; i++) {
-        acc[i / TILE_W][i % TILE_W] =
-            v_load(from + (i / TILE_W * MICRO_ROWS + i % TILE_W) * LANES);
-    }
+    for (int i = 0; i < n_x * TILE_W; i++)
+        acc[i / TILE_W][i % TILE_W] = (vec){0};
 }
 
-/* Leaves them to the next pass, or finishes them. */
-ALWAYS_INLINE void end_sums(const struct tile *t, const struct pass *p, int row, int w, int n_x,
+/* Adds the sums of a pass to those of the passes before it. */
+ALWAYS_INLINE void add_sums(const struct tile *t, const struct pass *p, int row, int w, int n_x,
                             vec acc[][TILE_W])
 {
-    float *to = p->sums + (int64_t)(row * MICRO_ROWS + w) * LANES;
     float *y = t->y + row * t->y_stride + w;
-    if (p->end < t->k) {
-#pragma GCC unroll 32
-        for (int i = 0; i < n_x * TILE_W; i++) {
-            v_store(to + (i / TILE_W * MICRO_ROWS + i % TILE_W) * LANES,
-                    acc[i / TILE_W][i % TILE_W]);
-        }
-        return;
-    }
+#pragma GCC unroll 8
     for (int i = 0; i < n_x; i++, y += t->y_stride) {
-        float sum[TILE_W];
-        for (int j = 0; j < TILE_W; j += 4)
-            v_sum4(sum + j, &acc[i][j]);
-        if (t->n_w - w >= TILE_W) {
-            memcpy(y, sum, sizeof sum);
-        } else {
-            for (int j = 0; j < t->n_w - w; j++)
-                y[j] = sum[j];
+#pragma GCC unroll 2
+        for (int j = 0; j < TILE_W; j += 4) {
+            quad sum = v_sum4(&acc[i][j]), before = {0};
+            int n = (int)min_i64(4, t->n_w - w - j);
+            if (n == 4) {
+                if (p->k) memcpy(&before, y + j, sizeof before);
+                sum += before;
+                memcpy(y + j, &sum, sizeof sum);
+            } else if (n > 0) {
+                if (p->k) memcpy(&before, y + j, (size_t)n * sizeof *y);
+                sum += before;
+                memcpy(y + j, &sum, (size_t)n * sizeof *y);
+            }
         }
     }
 }
@@ -187,7 +172,7 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
 #pragma GCC unroll 8
     for (int j = 0; j < TILE_W; j++)
         wp[j] = p->w[w0 + j];
-    begin_sums(p, row, w0, n_x, p->k > 0, acc);
+    clear_sums(n_x, acc);
     for (; k + 2 * LANES <= p->end; k += 2 * LANES) {
         const float *base = (const float *)(const void *)p->w[0] + w0 * MICRO_K + k;
         fetch_next(p, &ahead);
@@ -217,7 +202,7 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
             step(acc, j, n_x, load_rest(type, from, k, n, scale_of(t, p, type, w0 + j, k)), x);
         }
     }
-    end_sums(t, p, row, w0, n_x, acc);
+    add_sums(t, p, row, w0, n_x, acc);
 }
 
 /* Runs a pass over all rows, cut into parts of nearly equal height: a part of one row would
@@ -330,7 +315,7 @@ ALWAYS_INLINE void run_passes(const struct tile *t, pm_dtype type, bool panel,
                               void (*pass)(const struct tile *, struct pass *))
 {
     int64_t length = pass_length(t->k, MICRO_K);
-    struct pass p = {.sums = t->room + MICRO_ROWS * MICRO_K};
+    struct pass p = {.k = 0};
     for (int j = 0; j < MICRO_ROWS; j++)
         p.w[j] = t->w[j];
     for (; p.k < t->k; p.k = p.end) {
@@ -341,18 +326,14 @@ ALWAYS_INLINE void run_passes(const struct tile *t, pm_dtype type, bool panel,
     }
 }
 
-/* With few rows of x, one pass over the weights as they are stored. */
 ALWAYS_INLINE void tile_plain(const struct tile *t, pm_dtype type,
                               void (*pass)(const struct tile *, struct pass *))
 {
-    struct pass p = {.end = t->k};
     if (t->room && t->n_x >= WIDEN_X) {
         run_passes(t, type, true, pass_panel);
-        return;
+    } else {
+        run_passes(t, type, false, pass);
     }
-    for (int j = 0; j < MICRO_ROWS; j++)
-        p.w[j] = t->w[j];
-    pass(t, &p);
 }
 
 ALWAYS_INLINE void tile_scaled(const struct tile *t, pm_dtype type,

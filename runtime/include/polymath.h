@@ -76,8 +76,9 @@ PM_API const char *pm_last_error(void);
 /* ------------------------------------------------------------------ options
  *
  * Named settings of an engine and defaults of a generation. Keys are the long flags of the
- * program without the dashes ("threads", "context", "temperature"); docs/options.md has them all.
- * A fresh set holds the defaults, changed by the environment (POLYMATH_THREADS and so on). */
+ * program without the dashes ("threads", "context", "temperature"); docs/options.md has them
+ * all. A fresh set holds the defaults, changed by the environment (POLYMATH_THREADS and so on).
+ */
 typedef struct pm_options pm_options;
 
 PM_API pm_status pm_options_new(pm_options **out);
@@ -106,9 +107,9 @@ PM_API pm_status pm_engine_info(const pm_engine *engine, pm_info *out);
 
 /* ------------------------------------------------------------------ text */
 
-/* Ids of n bytes of text in *ids [*n_id], freed with pm_free. add_special: put the tokens around it
- * that the tokenizer's file asks for (such as a beginning-of-text token). Special tokens spelled in
- * the text are recognised when parse_special is set. */
+/* Ids of n bytes of text in *ids [*n_id], freed with pm_free. add_special: put the tokens
+ * around it that the tokenizer's file asks for (such as a beginning-of-text token). Special
+ * tokens spelled in the text are recognised when parse_special is set. */
 PM_API pm_status pm_tokenize(const pm_engine *engine, const char *text, size_t n,
                              bool add_special, bool parse_special, int32_t **ids, size_t *n_id);
 /* Text of ids, *n bytes with a closing zero, freed with pm_free. */
@@ -136,8 +137,8 @@ typedef struct pm_candidate {
     float logprob;
 } pm_candidate;
 
-/* One new token. `text` is what can be shown now: bytes of an unfinished character, or of what may
- * become a stop text, come with a later token. */
+/* One new token. `text` is what can be shown now: bytes of an unfinished character, or of what
+ * may become a stop text, come with a later token. */
 typedef struct pm_token {
     int32_t id;
     float logprob;
@@ -150,7 +151,12 @@ typedef struct pm_token {
 /* Returns false to stop the generation. */
 typedef bool pm_on_token(void *arg, const pm_token *token);
 
-typedef enum pm_finish { PM_FINISH_LENGTH, PM_FINISH_EOS, PM_FINISH_STOP, PM_FINISH_CALLER } pm_finish;
+typedef enum pm_finish {
+    PM_FINISH_LENGTH,
+    PM_FINISH_EOS,
+    PM_FINISH_STOP,
+    PM_FINISH_CALLER
+} pm_finish;
 
 typedef struct pm_result {
     int32_t n_prompt, n_generated;
@@ -162,8 +168,9 @@ typedef struct pm_result {
 /* The defaults of the program: 256 tokens, temperature 0. */
 PM_API void pm_params_init(pm_params *params);
 
-/* Continues n bytes of text. Ends at max_tokens, an end token, a stop text, the context, or when
- * the callback says so. PM_ERR_TOO_LONG when the prompt alone fills the context. result may be NULL. */
+/* Continues n bytes of text. Ends at max_tokens, an end token, a stop text, the context, or
+ * when the callback says so. PM_ERR_TOO_LONG when the prompt alone fills the context. result
+ * may be NULL. */
 PM_API pm_status pm_generate(pm_engine *engine, const char *prompt, size_t n,
                              const pm_params *params, pm_on_token *call, void *arg,
                              pm_result *result);
@@ -173,9 +180,9 @@ PM_API pm_status pm_generate_ids(pm_engine *engine, const int32_t *ids, size_t n
                                  const pm_params *params, pm_on_token *call, void *arg,
                                  pm_result *result);
 
-/* Log-probabilities of ids[1 .. n_id - 1], each given all before it, in logprob [n_id - 1]. A list longer than the
- * context is scored in windows of the context that overlap by half. logits, where not NULL, receives
- * [n_id, vocab] values; the list must then fit the context. */
+/* Log-probabilities of ids[1 .. n_id - 1], each given all before it, in logprob [n_id - 1]. A
+ * list longer than the context is scored in windows of the context that overlap by half.
+ * logits, where not NULL, receives [n_id, vocab] values; the list must then fit the context. */
 PM_API pm_status pm_score(pm_engine *engine, const int32_t *ids, size_t n_id, float *logprob,
                           float *logits);
 

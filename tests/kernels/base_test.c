@@ -1,4 +1,4 @@
-/* base_test.c - failure sentences, checked sizes, checked memory, number formats.
+/* base_test.c - failure sentences, checked sizes, checked memory, number formats, devices.
  *
  * The formats are checked code by code against the oracle's definitions: every decoding, and
  * every encoding at, between and next to all codes. */
@@ -11,12 +11,7 @@
 #include <string.h>
 
 #include "tests/oracle/oracle.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-#undef fail
+#include "tests/oracle/rig.h"
 
 static void failing_returns_its_status_and_keeps_its_sentence(void **state)
 {
@@ -341,6 +336,75 @@ static void what_is_not_a_number_stays_so(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ devices */
+
+static void devices_are_chosen_by_name(void **state)
+{
+    const struct kernels *k = NULL;
+    int index = -1;
+    (void)state;
+    assert_int_equal(kernels_select(&k, &index, "cpu"), PM_OK);
+    assert_true(k == &cpu_kernels && index == 0);
+    k = NULL;
+    assert_int_equal(kernels_select(&k, &index, "auto"), PM_OK);
+    assert_non_null(k);
+    k = NULL;
+    expect_error(kernels_select(&k, &index, "tpu"), PM_ERR_ARG, "\"tpu\"");
+    expect_error(kernels_select(&k, &index, ""), PM_ERR_ARG, "cpu");
+    assert_null(k);
+}
+
+static void a_device_says_what_it_is(void **state)
+{
+    struct device *d = NULL;
+    (void)state;
+    expect_ok(cpu_kernels.open(&d, 0, 3));
+    assert_non_null(strstr(cpu_kernels.describe(d), "cpu "));
+    assert_non_null(strstr(cpu_kernels.describe(d), ", 3 threads"));
+    cpu_kernels.close(d);
+    cpu_kernels.close(NULL);
+    d = NULL;
+    expect_error(cpu_kernels.open(&d, 1, 1), PM_ERR_ARG, "cpu:1");
+    setenv("POLYMATH_ISA", "mmx", 1);
+    expect_error(cpu_kernels.open(&d, 0, 1), PM_ERR_ARG, "mmx");
+    setenv("POLYMATH_ISA", "generic", 1);
+    assert_null(d);
+    expect_ok(cpu_kernels.open(&d, 0, 1));
+    assert_string_equal(cpu_kernels.describe(d), "cpu generic, 1 thread");
+    cpu_kernels.close(d);
+    unsetenv("POLYMATH_ISA");
+}
+
+static void device_memory_is_zeroed_and_aligned(void **state)
+{
+    static const size_t sizes[] = {0, 1, 63, 64, 1000, 1 << 20};
+    const struct kernels *k = &cpu_kernels;
+    struct device *d = NULL;
+    void *p = NULL;
+    (void)state;
+    expect_ok(k->open(&d, 0, 1));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        unsigned char text[6] = "abcde", back[6] = "";
+        expect_ok(k->alloc(d, &p, sizes[i], "test"));
+        assert_int_equal((uintptr_t)p % 64, 0);
+        for (size_t j = 0; j < sizes[i]; j++) {
+            assert_int_equal(((unsigned char *)p)[j], 0);
+        }
+        if (sizes[i] >= sizeof text) {
+            expect_ok(k->upload(d, p, text, sizeof text));
+            expect_ok(k->download(d, back, p, sizeof back));
+            assert_memory_equal(text, back, sizeof text);
+        }
+        k->free(d, p);
+    }
+    k->free(d, NULL);
+    p = NULL;
+    expect_error(k->alloc(d, &p, SIZE_MAX - 100, "the moon"), PM_ERR_NOMEM, "the moon");
+    assert_null(p);
+    expect_ok(k->sync(d));
+    k->close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +424,9 @@ int main(void)
         cmocka_unit_test(every_value_encodes_to_the_nearest_code),
         cmocka_unit_test(large_values_become_infinite_or_stay_the_largest),
         cmocka_unit_test(what_is_not_a_number_stays_so),
+        cmocka_unit_test(devices_are_chosen_by_name),
+        cmocka_unit_test(a_device_says_what_it_is),
+        cmocka_unit_test(device_memory_is_zeroed_and_aligned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -176,6 +176,18 @@ static void gate_matches_oracle_at_the_edges_of_sizes(void **state)
     }
 }
 
+static void gate_takes_any_number_of_experts(void **state)
+{
+    static const int experts[] = {16, 33, 512};
+    for (int c = 0; c < MAX_K * 3 * 2; c++) {
+        struct family_gate f = {"any number", {.scale = 1, .renorm = RENORM_SUM}, c % 2};
+        f.gate.n_expert = experts[c / 2 % 3];
+        f.gate.top_k = 1 + c / 6;
+        f.gate.score = c % 2 ? SCORE_SIGMOID : SCORE_SOFTMAX;
+        check(*state, &f, 20, 1.5);
+    }
+}
+
 /* Every score with every group, weight, renormalisation, with and without bias. Softmaxed
  * weights divided by a p-norm, which no family has, stand apart. */
 static void check_combinations(struct rig *rig, bool softmax_norm)
@@ -538,6 +550,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RIG_TEST(gate_matches_oracle_for_every_family),
         RIG_TEST(gate_matches_oracle_at_the_edges_of_sizes),
+        RIG_TEST(gate_takes_any_number_of_experts),
         RIG_TEST(gate_matches_oracle_for_every_combination),
         RIG_TEST(softmaxed_weights_have_a_p_norm_too),
         RIG_TEST(ties_go_to_the_lower_expert),

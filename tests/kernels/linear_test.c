@@ -12,8 +12,8 @@ static const pm_dtype types[] = {PM_F32, PM_F16, PM_BF16, PM_F8_E4M3, PM_MXFP4};
 enum { N_TYPE = sizeof types / sizeof *types };
 
 /* Lengths of the reduction: around vectors, scale blocks and passes over K, and from models. */
-static const int64_t lengths[] = {1,   2,   8,   15,  16,  17,  31,   32,   33,   44,  64,
-                                  88,  127, 128, 129, 160, 257, 704,  767,  768,  769, 800,
+static const int64_t lengths[] = {1,   2,   8,    15,   16,   17,   31,   32,   33,  44,  64,
+                                  88,  127, 128,  129,  160,  257,  704,  767,  768, 769, 800,
                                   896, 897, 1408, 1536, 1537, 2048, 2080, 2880, 4128};
 enum { N_LENGTH = sizeof lengths / sizeof *lengths };
 
@@ -22,17 +22,45 @@ static bool fits(pm_dtype type, int64_t k)
     return type != PM_MXFP4 || k % 32 == 0;
 }
 
-/* The same weights at an odd address, with `gap` bytes between rows. */
-static struct tensor misplaced(struct rig *rig, struct tensor t, int64_t gap)
+/* The same rows with `gap` bytes between them, `shift` bytes from an aligned address. */
+static struct tensor moved(struct rig *rig, const struct tensor *t, int64_t gap, int shift)
 {
-    int64_t bytes = t.cols * dtype_bits(t.type) / 8;
-    struct tensor to = t;
+    int64_t bytes = t->cols * dtype_bits(t->type) / 8;
+    struct tensor to = *t;
+    if (!t->data) return to;
     to.stride = bytes + gap;
-    to.data = (char *)rig_take(rig, t.rows * to.stride + SHIFT, 1) + SHIFT;
-    for (int64_t r = 0; r < t.rows; r++) {
-        memcpy((char *)to.data + r * to.stride, (char *)t.data + r * t.stride, (size_t)bytes);
+    to.data = (char *)rig_take(rig, t->rows * to.stride + shift, 1) + shift;
+    for (int64_t r = 0; r < t->rows; r++) {
+        memcpy((char *)to.data + r * to.stride, (char *)t->data + r * t->stride, (size_t)bytes);
     }
     return to;
+}
+
+/* The same weights at an odd address. */
+static struct tensor misplaced(struct rig *rig, struct tensor t, int64_t gap)
+{
+    return moved(rig, &t, gap, SHIFT);
+}
+
+/* The same tensors at addresses that the oracle may read from. */
+static const struct tensor *aligned(struct rig *rig, const struct tensor *t, int n)
+{
+    struct tensor *to;
+    if (!t) return NULL;
+    to = rig_take(rig, n, sizeof *to);
+    for (int i = 0; i < n; i++)
+        to[i] = moved(rig, &t[i], 0, 0);
+    return to;
+}
+
+static void oracle(struct rig *rig, double *want, double *bound, struct linear op, double unit)
+{
+    int n = op.rows ? op.rows->n_expert : 1;
+    op.w = aligned(rig, op.w, n);
+    op.w_up = aligned(rig, op.w_up, n);
+    op.b = aligned(rig, op.b, n);
+    op.b_up = aligned(rig, op.b_up, n);
+    oracle_linear(want, bound, &op, unit);
 }
 
 /* A weight of the rig, a few rows into what it makes, so that scales do not begin with it. */
@@ -61,7 +89,7 @@ static void check(struct rig *rig, const char *what, const struct linear *op)
     char name[128];
     snprintf(name, sizeof name, "%s %s [%d,%d] x %d", what, dtype_name(op->w[0].type),
              (int)op->w[0].rows, (int)op->w[0].cols, (int)op->y.rows);
-    oracle_linear(want, bound, op, unit_of(rig, op->w[0].type));
+    oracle(rig, want, bound, *op, unit_of(rig, op->w[0].type));
     expect_ok(rig->k->linear(rig->d, op, 1));
     expect_close(name, &op->y, want, bound);
 }
@@ -154,7 +182,8 @@ struct grouped {
 };
 
 /* Experts with no row, one row and many, each row of x used several times. */
-static void make_grouped(struct rig *rig, struct grouped *g, pm_dtype type, int64_t n, int64_t k)
+static void make_grouped(struct rig *rig, struct grouped *g, pm_dtype type, int64_t n,
+                         int64_t k)
 {
     static const int32_t offset[EXPERTS + 1] = {0, 0, 1, 4, 4, 40, 50, 57, 57, GROUPED_ROWS};
     memcpy(g->offset, offset, sizeof offset);
@@ -164,7 +193,8 @@ static void make_grouped(struct rig *rig, struct grouped *g, pm_dtype type, int6
         g->b[e] = bias(rig, n);
         if (e % 3 == 1) g->b[e].data = NULL;
     }
-    for (int r = 0; r < GROUPED_ROWS; r++) g->source[r] = rig_below(rig, 40);
+    for (int r = 0; r < GROUPED_ROWS; r++)
+        g->source[r] = rig_below(rig, 40);
     g->rows = (struct ragged){EXPERTS, GROUPED_ROWS, g->offset, g->source};
     g->op = (struct linear){.y = rig_matrix(rig, GROUPED_ROWS, n),
                             .x = rig_matrix(rig, 40, k),
@@ -203,7 +233,7 @@ static void linear_mixes_types_of_experts(void **state)
     }
     int64_t n = g.op.y.rows * g.op.y.cols;
     double *want = rig_doubles(rig, n), *bound = rig_doubles(rig, n);
-    oracle_linear(want, bound, &g.op, rig->bf16_unit);
+    oracle(rig, want, bound, g.op, rig->bf16_unit);
     expect_ok(rig->k->linear(rig->d, &g.op, 1));
     expect_close("mixed", &g.op.y, want, bound);
 }
@@ -216,8 +246,7 @@ static void linear_runs_several_operations(void **state)
     struct linear op[OPS];
     for (int i = 0; i < OPS; i++) {
         w[i] = weights(rig, types[i], 8 + 9 * i, 96);
-        op[i] = (struct linear){
-            .y = rig_matrix(rig, 11, w[i].rows), .x = x[i % 2], .w = &w[i]};
+        op[i] = (struct linear){.y = rig_matrix(rig, 11, w[i].rows), .x = x[i % 2], .w = &w[i]};
     }
     expect_ok(rig->k->linear(rig->d, op, OPS));
     for (int i = 0; i < OPS; i++) {
@@ -274,8 +303,10 @@ static void row_is_the_same_in_any_order_and_expert(void **state)
         struct tensor alone = rows_alone(rig, &op), got = rig_matrix(rig, ROWS, 21);
         int32_t source[ROWS], offset[PARTS + 1] = {0, 3, 3, 20, 21, 28, ROWS};
         struct ragged rows = {PARTS, ROWS, offset, source};
-        for (int e = 0; e < PARTS; e++) experts[e] = misplaced(rig, w, e);
-        for (int r = 0; r < ROWS; r++) source[r] = r;
+        for (int e = 0; e < PARTS; e++)
+            experts[e] = misplaced(rig, w, e);
+        for (int r = 0; r < ROWS; r++)
+            source[r] = r;
         rig_shuffle(rig, source, ROWS);
         op.w = experts;
         op.rows = &rows;
@@ -314,7 +345,8 @@ static void codes_widen_exactly(void **state)
     struct tensor f8 = rig_weights(rig, PM_F8_E4M3, 256, 128);
     struct tensor f4 = rig_weights(rig, PM_MXFP4, 256, 32);
     struct linear op = {.x = rig_matrix(rig, 1, 128), .y = rig_matrix(rig, 1, 256), .w = &f8};
-    for (int i = 0; i < 128; i++) rig_row(&op.x, 0)[i] = i == 77 || i == 9;
+    for (int i = 0; i < 128; i++)
+        rig_row(&op.x, 0)[i] = i == 77 || i == 9;
     for (int c = 0; c < 256; c++) {
         memset((char *)f8.data + c * f8.stride, 0, 128);
         ((uint8_t *)f8.data)[c * f8.stride + 77] = (uint8_t)((c & 0x7f) == 0x7f ? 0 : c);

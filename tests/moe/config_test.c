@@ -239,8 +239,7 @@ static void absent_keys_have_their_defaults(void **state)
     config_free(c);
 }
 
-/* ------------------------------------------------------------------ windows, end tokens, types
- */
+/* ------------------------------------------------------------------ windows, end tokens */
 
 static void expect_windows(const char *name, const char *key, const char *value,
                            const int *want)
@@ -270,8 +269,33 @@ static void windows_hold_where_the_file_says(void **state)
     expect_windows("gpt_oss", "layer_types",
                    "[\"full_attention\",\"sliding_attention\",\"full_attention\"]",
                    (int[]){0, 9});
-    /* The Qwen configurations carry a window that is switched off. */
-    expect_windows("qwen3_moe", "sliding_window", "4096", (int[]){0, 0});
+}
+
+/* The Qwen configurations carry a window that is off unless they say otherwise. */
+static void qwen_windows_are_switched_on_by_name(void **state)
+{
+    static const struct {
+        const char *golden, *use, *first;
+        int want[2];
+    } cases[] = {{"qwen3_moe", "false", NULL, {0, 0}},  {"qwen3_moe", NULL, NULL, {0, 0}},
+                 {"qwen3_moe", "true", NULL, {64, 64}}, {"qwen2", "true", "1", {0, 64}},
+                 {"qwen2", "true", "28", {0, 0}},       {"qwen2", NULL, "0", {0, 0}}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[VARIANT_BYTES];
+        struct config *c;
+        variant_text(text, cases[i].golden);
+        variant_change(text, "sliding_window", "64");
+        variant_change(text, "use_sliding_window", cases[i].use);
+        variant_change(text, "max_window_layers", cases[i].first);
+        c = variant_parse(text);
+        for (int l = 0; l < 2; l++) {
+            if (c->layer[l].window != cases[i].want[l]) {
+                FAIL("case %d: window %d in layer %d", (int)i, c->layer[l].window, l);
+            }
+        }
+        config_free(c);
+    }
 }
 
 static void end_tokens_are_one_or_many(void **state)
@@ -575,6 +599,7 @@ int main(void)
         cmocka_unit_test(every_golden_configuration_loads),
         cmocka_unit_test(absent_keys_have_their_defaults),
         cmocka_unit_test(windows_hold_where_the_file_says),
+        cmocka_unit_test(qwen_windows_are_switched_on_by_name),
         cmocka_unit_test(end_tokens_are_one_or_many),
         cmocka_unit_test(generation_config_has_the_last_word_on_end_tokens),
         cmocka_unit_test(missing_keys_are_named),
