@@ -213,7 +213,7 @@ static void stop_texts_add_up_to_a_limit(void **state)
     assert_int_equal(pm_options_set(o, "stop", ""), PM_ERR_ARG);
     assert_int_equal(o->n_stop, 0);
     for (int i = 0; i < MAX_STOP; i++) {
-        char text[16];
+        char text[32];
         snprintf(text, sizeof text, "stop %d\n", i);
         set(o, "stop", text);
     }
