@@ -15,7 +15,7 @@ SIZE = 64 * 1024
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("build"))
-    parser.add_argument("--out", type=Path, default=Path("models/heldout.txt"))
+    parser.add_argument("--out", type=Path, default=Path("build/heldout.txt"))
     args = parser.parse_args()
     documents = [json.loads(line) for line in open(args.work / "heldout.jsonl")]
     documents = [d for d in documents if 1024 <= len(d["text"].encode()) <= 8192]
