@@ -267,6 +267,7 @@ static pm_status take_replace(struct decoding *s, size_t i, const char *text, si
     size_t n_literal, rest, keep = 0;
     const char *literal = pattern_literal_text(g->pattern, &n_literal);
     TRY(text_put(held, text, n));
+    if (held->n == 0) return emit(s, i, "", 0, end);
     TRY(replace_all(s, st, g->pattern, &g->content, held->byte, held->n, &rest));
     if (!end) keep = possible_start(literal, n_literal, held->byte + rest, held->n - rest);
     if (keep > 0) memmove(held->byte, held->byte + held->n - keep, keep);

@@ -373,7 +373,7 @@ static void a_row_depends_on_itself_alone(void **state)
             assert_memory_equal(again.id, all.id, 257 * n * sizeof(int32_t));
             assert_memory_equal(again.weight, all.weight, 257 * n * sizeof(float));
         }
-        for (int r = 0; r < 257; r += 16) {
+        for (int r = 0; r < 257; r += 13) {
             struct routing one = choose(rig, rig->d, g, tensor_rows(&logits, r, 1), bias);
             assert_memory_equal(one.id, all.id + (size_t)r * n, n * sizeof(int32_t));
             assert_memory_equal(one.weight, all.weight + (size_t)r * n, n * sizeof(float));
@@ -528,7 +528,7 @@ static void unpermuted_rows_depend_on_themselves_alone(void **state)
         expect_ok(rig->k->unpermute(rig->device[device], &s.gate, again, x, &s.routing, 0.3f));
         expect_same("threads", &again, &all);
     }
-    for (int r = 0; r < s.n_row; r += 8) {
+    for (int r = 0; r < s.n_row; r += 7) {
         struct routing alone = take_routing(rig, &s.gate, 1);
         struct tensor part = tensor_rows(&y, r, 1), one = rig_copy(rig, &part);
         struct tensor inner = rig_matrix(rig, k, 300);
