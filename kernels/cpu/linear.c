@@ -12,7 +12,7 @@
  * memory once, the block of rows stays in the second cache, and a gated task keeps the sums of
  * `up` in its scratch until the end, where bias and glu are applied to whole chunks of rows.
  * Within the task, MICRO_ROWS weight rows at a time meet all rows of the block (see
- * micro_body.h) while the next weight rows are fetched.
+ * micro_tile.h) while the next weight rows are fetched.
  *
  * Bytes: the weights of every expert that has rows, once per block of rows, plus x and y.
  * Flops: 2 N K a row. Limiter: memory below about 16 rows an expert, multiply-adds above.
@@ -157,6 +157,10 @@ static pm_status check_weight(const struct linear *op, const struct tensor *w,
     if (w->type == PM_MXFP4 && w->cols % MXFP4_BLOCK) {
         return fail(PM_ERR_ARG, "linear: MXFP4 rows of %lld values, wanted a multiple of %d",
                     (long long)w->cols, MXFP4_BLOCK);
+    }
+    if ((w->type == PM_MXFP4 || w->type == PM_F8_E4M3) && !w->scale) {
+        return fail(PM_ERR_ARG, "linear: weights of type %s without scales",
+                    dtype_name(w->type));
     }
     return PM_OK;
 }

@@ -1,16 +1,20 @@
 /* micro_avx512.c - the tables for x86 processors with AVX-512: one for those with F, BW, VL and
- * DQ, one for those that also have BF16 and VBMI.
+ * DQ, one for those that also have BF16.
  *
- * avx512: activations stay float32, every weight type is widened and multiplied with FMA, 4
- * weight rows by 6 rows of x in 24 of the 32 registers.
+ * avx512: activations stay float32, every weight type is widened and multiplied with FMA: 8
+ * weight rows by 3 rows of x in 24 of the 32 registers.
  *
  * avx512bf16: BF16, F8_E4M3 and MXFP4 weights meet activations rounded to bf16 in VDPBF16PS:
  *   acc[l] += w[2 l] x[2 l] + w[2 l + 1] x[2 l + 1]      for 16 lanes l
- * whose two products and sums are rounded by the instruction (nearest even, subnormal inputs
- * and results count as zero) in the same way for every row. BF16 is read as stored. E4M3 is
- * widened exactly; each block of 128 values is summed from zero and enters the accumulator as
+ * whose products and sums are rounded by the instruction (nearest even, subnormal inputs and
+ * results count as zero) in the same way for every row. BF16 is read as stored. E4M3 is widened
+ * exactly; each block of 128 values is summed from zero and enters the accumulator as
  * acc = fma(scale, block, acc). The product of an E2M1 value and its E8M0 scale is a bf16
  * number (exact while it is a normal one), so MXFP4 becomes plain BF16.
+ *
+ * Limiter with many rows: two FMA a cycle, 64 flops; VDPBF16PS makes twice that on Zen 5 and
+ * half of it on Sapphire and Emerald Rapids, see `preferred` in micro_generic.c. With one row:
+ * memory.
  *
  * The functions of the second table carry a target attribute, so that one file serves both and
  * nothing of it runs where it cannot. */

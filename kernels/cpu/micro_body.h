@@ -264,9 +264,12 @@ static void from_f16(float *y, const uint16_t *x, int64_t n)
 
 static uint64_t stream_read(const void *from, size_t bytes)
 {
+    enum { AHEAD = 8192 }; /* beyond the page, where the prefetchers of the processor stop */
     uvec acc[4] = {{0}};
     uint64_t sum = 0;
-    for (const char *p = from, *end = p + bytes; p < end; p += 4 * sizeof(uvec)) {
+    for (const char *p = from, *end = p + bytes; p < end; p += sizeof acc) {
+        for (size_t line = 0; line < sizeof acc; line += LINE)
+            __builtin_prefetch(p + AHEAD + line, 0, 2);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++)
             acc[j] += (uvec)v_load((const float *)(const void *)p + j * LANES);

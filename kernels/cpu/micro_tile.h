@@ -19,6 +19,8 @@
  * fetched into the second cache line by line between the steps, because the prefetchers stop at
  * the end of a page and know nothing of experts. */
 
+#include <assert.h>
+
 /* E4M3 by way of float16, whose subnormals cover those of E4M3: sign and magnitude, moved,
  * stand for 1 / E4M3_UNIT of the value. The two codes that mean NaN count as +-480: no one
  * stores NaN weights, and to look for them would cost a quarter of the speed. */
@@ -339,6 +341,7 @@ ALWAYS_INLINE void tile_plain(const struct tile *t, pm_dtype type,
 ALWAYS_INLINE void tile_scaled(const struct tile *t, pm_dtype type,
                                void (*pass)(const struct tile *, struct pass *))
 {
+    assert(t->room);
     if (t->n_x > TILE_X) {
         run_passes(t, type, true, pass_panel);
     } else {

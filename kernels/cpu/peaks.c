@@ -1,9 +1,10 @@
 /* peaks.c - measured memory bandwidth and multiply-add peaks.
  *
  * Bandwidth: every worker streams through its own part of a buffer that no cache holds, with
- * plain vector loads; the copy writes past the caches. Multiply-adds: as many independent sums
- * as a tile of the linear maps has, all in registers. Each figure is the best of several
- * passes, because a peak is what the machine can do, and others may be using it too. */
+ * vector loads and prefetches; the copy writes past the caches. Multiply-adds: as many
+ * independent sums as a tile of the linear maps has, all in registers. Each figure is the best
+ * of several passes, because a peak is what the machine can do, and others may be using it too.
+ */
 #define _DEFAULT_SOURCE
 #include "peaks.h"
 

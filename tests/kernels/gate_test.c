@@ -495,6 +495,28 @@ static void unpermute_matches_oracle(void **state)
     }
 }
 
+/* Large terms that cancel show the order: the best expert comes first, wherever it stands. */
+static void unpermute_adds_in_order_of_choice(void **state)
+{
+    struct rig *rig = *state;
+    static const float term[] = {1e8f, -1e8f, 1};
+    static const int32_t ids[][3] = {{0, 1, 2}, {2, 1, 0}, {1, 2, 0}};
+    const struct gate g = G(3, 3);
+    struct routing routing = take_routing(rig, &g, 3);
+    struct tensor x = rig_matrix(rig, 9, 40), y = rig_matrix(rig, 3, 40);
+    memcpy(routing.id, ids, sizeof ids);
+    expect_ok(rig->k->permute(rig->d, &g, 3, &routing));
+    for (int i = 0; i < 9 * 40; i++) {
+        routing.weight[i / 40] = 1;
+        rig_row(&x, routing.place[i / 40])[i % 40] = term[i / 40 % 3];
+        rig_row(&y, i / 120)[i % 40] = 0;
+    }
+    expect_ok(rig->k->unpermute(rig->d, &g, y, x, &routing, 1));
+    for (int i = 0; i < 3 * 40; i++) {
+        assert_true(rig_row(&y, i / 40)[i % 40] == 1);
+    }
+}
+
 static void permute_scaled_multiplies_each_copy(void **state)
 {
     struct rig *rig = *state;
@@ -564,6 +586,7 @@ int main(void)
         RIG_TEST(permute_matches_oracle),
         RIG_TEST(unpermute_undoes_permute_with_identity_experts),
         RIG_TEST(unpermute_matches_oracle),
+        RIG_TEST(unpermute_adds_in_order_of_choice),
         RIG_TEST(permute_scaled_multiplies_each_copy),
         RIG_TEST(unpermuted_rows_depend_on_themselves_alone),
     };

@@ -384,6 +384,11 @@ static void linear_refuses_what_does_not_fit(void **state)
     b.cols = 7;
     op.b = &b;
     expect_error(rig->k->linear(rig->d, &op, 1), PM_ERR_ARG, "bias");
+    bad = rig_weights(rig, PM_F8_E4M3, 8, 32);
+    bad.scale = NULL;
+    op = good;
+    op.w = &bad;
+    expect_error(rig->k->linear(rig->d, &op, 1), PM_ERR_ARG, "without scales");
     bad = rig_weights(rig, PM_MXFP4, 8, 64);
     bad.cols = 48;
     op = good;

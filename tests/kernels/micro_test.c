@@ -240,6 +240,49 @@ static void sums_match_double(void **state)
     }
 }
 
+/* Attention runs tiles without room, over any number of rows: the same bits. */
+static void tile_needs_no_room(void **state)
+{
+    enum { K = 1700, X = 12, W = MICRO_ROWS };
+    static const pm_dtype types[] = {PM_F32, PM_F16, PM_BF16};
+    static _Alignas(MICRO_ALIGNMENT) float room[MICRO_ROOM];
+    static float x[X][K], w[W][K];
+    (void)state;
+    for (int i = 0; i < X * K; i++)
+        x[i / K][i % K] = random_value();
+    for (int t = 0; t < 3; t++) {
+        const struct micro_map *map = &micro->map[types[t]];
+        static _Alignas(MICRO_ALIGNMENT) uint16_t narrow[X][K];
+        float y[2][X][W], alone[W];
+        const void *rows[X];
+        struct tile tile = {.n_w = W, .n_x = X, .k = K, .x = rows, .y_stride = W};
+        for (int i = 0; i < X; i++) {
+            micro->to_bf16(narrow[i], x[i], K);
+            rows[i] = map->x_type == PM_BF16 ? (const void *)narrow[i] : x[i];
+        }
+        for (int j = 0; j < W; j++) {
+            uint16_t *half = (uint16_t *)(void *)w[j];
+            for (int k = 0; k < K; k++) {
+                float v = random_value();
+                if (types[t] == PM_F32) w[j][k] = v;
+                if (types[t] == PM_F16) half[k] = f32_to_f16(v);
+                if (types[t] == PM_BF16) half[k] = f32_to_bf16(v);
+            }
+            tile.w[j] = w[j];
+        }
+        tile.y = y[0][0];
+        map->tile(&tile);
+        tile.y = y[1][0];
+        tile.room = room;
+        map->tile(&tile);
+        assert_memory_equal(y[0], y[1], sizeof y[0]);
+        tile.n_x = 1;
+        tile.y = alone;
+        map->tile(&tile);
+        assert_memory_equal(y[0], alone, sizeof alone);
+    }
+}
+
 static void tables_are_chosen_by_name(void **state)
 {
     const struct micro *m = NULL;
@@ -264,6 +307,7 @@ int main(void)
         cmocka_unit_test(conversions_round_to_nearest_even),
         cmocka_unit_test(conversions_widen_exactly),
         cmocka_unit_test(sums_match_double),
+        cmocka_unit_test(tile_needs_no_room),
         cmocka_unit_test(tables_are_chosen_by_name),
     };
     int failed = 0;
