@@ -7,6 +7,10 @@
 
 #include "polymath.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Records the sentence of a failure for this thread and returns `status`, so that a caller can
  * write `return fail(PM_ERR_FORMAT, "%s: tensor %s is ..., wanted ...", ...)`. */
 pm_status fail(pm_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -74,7 +78,8 @@ static inline float bf16_to_f32(uint16_t h)
     union {
         uint32_t u;
         float f;
-    } v = {(uint32_t)h << 16};
+    } v;
+    v.u = (uint32_t)h << 16;
     return v.f;
 }
 
@@ -83,7 +88,8 @@ static inline uint16_t f32_to_bf16(float f)
     union {
         float f;
         uint32_t u;
-    } v = {f};
+    } v;
+    v.f = f;
     if ((v.u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(v.u >> 16 | 0x40);
     return (uint16_t)((v.u + 0x7fffu + (v.u >> 16 & 1)) >> 16);
 }
@@ -92,5 +98,9 @@ float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
 float e4m3_to_f32(uint8_t b);
 uint8_t f32_to_e4m3(float f); /* to nearest even, saturating at 448 */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,9 +1,10 @@
 /* kernels.h - the seam between what a model computes and how an operation is computed.
  *
  * A backend is a table of functions over tensor views. Views own nothing. Activations are
- * float32 on every backend's interface; weights keep the type of their file. Shape letters: T
- * rows in the batch, S sequences, D hidden size, H query heads, G KV heads, Dh head size, E
- * experts, K experts per token, F expert inner size, V vocabulary.
+ * F32; those that only feed a linear map may be `narrow`, a type the backend names. Weights keep
+ * the type of their file. Shape letters: T rows in the batch, S sequences, D hidden size, H
+ * query heads, G KV heads, Dh head size, E experts, K experts per token, F expert inner size, V
+ * vocabulary.
  *
  * Every operation enqueues; only download and sync wait. Nothing allocates after reserve. The
  * result of a row depends on that row alone: not on the number of rows, their order, or the
@@ -12,6 +13,10 @@
 #define KERNELS_KERNELS_H
 
 #include "base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* A row-major matrix [rows, cols]; a vector is one row. data NULL means absent. */
 struct tensor {
@@ -55,9 +60,10 @@ struct glu {
 };
 
 /* y[r] = w[e] x[source(r)] + b[e] for each row r of expert e; with w_up also
- * y[r] = glu(w[e] x + b[e], w_up[e] x + b_up[e]).  y is F32 [rows, N], x is F32 [any, K], w is
- * [N, K] of any weight type, b is F32 or BF16 or F16 [N]. rows NULL: one expert and all rows of
- * x. y may not overlap x. */
+ * y[r] = glu(w[e] x + b[e], w_up[e] x + b_up[e]).  y is F32 or narrow [rows, N], x is F32 or
+ * narrow [any, K], w is [N, K] of any weight type, b is F32 or BF16 or F16 [N]. rows NULL: one
+ * expert and all rows of x. y may not overlap x. Where device memory is not host memory the
+ * experts of w stand at equal distances, and so do those of w_up, b and b_up. */
 struct linear {
     struct tensor y, x;
     const struct tensor *w, *b;       /* [E]; b NULL or b[e].data NULL: no bias */
@@ -138,7 +144,7 @@ struct kv_layer {
 };
 
 struct attention {
-    struct tensor out; /* F32 [T, H * v_dim] */
+    struct tensor out; /* F32 or narrow [T, H * v_dim] */
     struct tensor q;   /* F32 [T, H * k_dim] after RoPE */
     const struct kv_layer *kv;
     const struct attention_rows *rows;
@@ -153,7 +159,7 @@ struct attention {
  * q_nope W_uk, values through W_uv. kv_b is [H * (nope + v_dim), latent]: per head first the
  * nope rows (W_uk), then the v_dim rows (W_uv). */
 struct attention_mla {
-    struct tensor out; /* F32 [T, H * v_dim] */
+    struct tensor out; /* F32 or narrow [T, H * v_dim] */
     struct tensor q;   /* F32 [T, H * (nope + rope)] after RoPE on the rope part */
     struct tensor kv_b;
     const struct kv_layer *kv;
@@ -175,6 +181,7 @@ enum peak { PEAK_READ = 1, PEAK_COPY = 2, PEAK_F32 = 4, PEAK_BF16 = 8, PEAK_ALL 
 struct kernels {
     const char *name;
     bool host_memory; /* device memory is host memory: mapped weights are used in place */
+    pm_dtype narrow;  /* type of activations that only feed linear maps: F32, or BF16 */
 
     /* device */
     pm_status (*open)(struct device **out, int index, int n_thread);
@@ -196,6 +203,7 @@ struct kernels {
     /* operations */
     pm_status (*embed)(struct device *d, struct tensor y, const struct tensor *table,
                        const int32_t *id, float scale);
+    /* y F32 or narrow, x F32, w and b F32 [cols] */
     pm_status (*norm)(struct device *d, struct tensor y, struct tensor x, enum norm_kind kind,
                       const struct tensor *w, const struct tensor *b, float eps);
     pm_status (*linear)(struct device *d, const struct linear *op, int n_op);
@@ -225,11 +233,12 @@ struct kernels {
     /* fills offset, source and place from id */
     pm_status (*permute)(struct device *d, const struct gate *gate, int n_row,
                          const struct routing *routing);
-    /* y[place[t, k]] = weight[t, k] * x[t]: the experts' rows when weights scale their input */
+    /* y[place[t, k]] = weight[t, k] * x[t]: the experts' rows when weights scale their input; y
+     * and x F32 or narrow */
     pm_status (*permute_scaled)(struct device *d, const struct gate *gate, struct tensor y,
                                 struct tensor x, const struct routing *routing);
     /* y[t] += sum over k, in order, of weight[t, k] * x[place[t, k]] (weight 1 when
-     * scale_input) */
+     * scale_input); y F32, x F32 or narrow */
     pm_status (*unpermute)(struct device *d, const struct gate *gate, struct tensor y,
                            struct tensor x, const struct routing *routing, float factor);
 };
@@ -238,5 +247,9 @@ extern const struct kernels cpu_kernels;
 
 /* The backend for "auto", "cpu" or "cuda:N"; PM_ERR_ARG names the devices there are. */
 pm_status kernels_select(const struct kernels **out, int *index, const char *device);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -87,6 +87,7 @@ static pm_status cpu_reserve_step(struct device *d, int64_t n_row, int64_t n_col
 const struct kernels cpu_kernels = {
     .name = "cpu",
     .host_memory = true,
+    .narrow = PM_F32,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,
