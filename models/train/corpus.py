@@ -174,8 +174,11 @@ def members(archive):
                 yield info.filename, info.file_size, lambda info=info: wheel.read(info)
     else:
         with tarfile.open(archive) as tar:
-            for info in sorted((m for m in tar.getmembers() if m.isfile()), key=lambda m: m.name):
-                yield info.name.split("/", 1)[-1], info.size, lambda info=info: tar.extractfile(info).read()
+            # read in archive order (seeking back in a compressed tarball is slow), hand out by name
+            files = [(m.name, tar.extractfile(m).read()) for m in tar
+                     if m.isfile() and m.size <= MAX_BYTES and kind_of(m.name.split("/", 1)[-1])]
+            for name, raw in sorted(files):
+                yield name.split("/", 1)[-1], len(raw), lambda raw=raw: raw
 
 
 def documents(downloads):

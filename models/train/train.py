@@ -143,8 +143,8 @@ def save(path, model, optimiser, step, cursor, started, args, rank):
 
 
 def validate(model, work, blocks):
-    """Loss in nats a token on the first blocks of the packed held-out split."""
-    tokens = torch.from_numpy(np.fromfile(work / "heldout.bin", dtype=np.uint16).astype(np.int64))
+    """Loss in nats a token on blocks spread over the packed validation split."""
+    tokens = torch.from_numpy(np.fromfile(work / "validation.bin", dtype=np.uint16).astype(np.int64))
     pick = torch.linspace(0, len(tokens) - BLOCK - 1, blocks).long()
     total = 0.0
     for s in pick:
@@ -229,11 +229,11 @@ def worker(rank, world, args, counter):
             save(checkpoint, model, optimiser, step, cursor, started, args, rank)
             saved = time.time()
             if rank == 0:
-                log.write(json.dumps({"step": step, "heldout_loss": round(validate(model, args.work, 24), 4)}) + "\n")
+                log.write(json.dumps({"step": step, "validation_loss": round(validate(model, args.work, 24), 4)}) + "\n")
                 last = time.time()
     save(checkpoint, model, optimiser, step, cursor, started, args, rank)
     if rank == 0:
-        log.write(json.dumps({"done": step, "heldout_loss": round(validate(model, args.work, 96), 4)}) + "\n")
+        log.write(json.dumps({"done": step, "validation_loss": round(validate(model, args.work, 96), 4)}) + "\n")
         log.close()
 
 
