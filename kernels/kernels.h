@@ -1,10 +1,10 @@
 /* kernels.h - the seam between what a model computes and how an operation is computed.
  *
  * A backend is a table of functions over tensor views. Views own nothing. Activations are
- * F32; those that only feed a linear map may be `narrow`, a type the backend names. Weights keep
- * the type of their file. Shape letters: T rows in the batch, S sequences, D hidden size, H
- * query heads, G KV heads, Dh head size, E experts, K experts per token, F expert inner size, V
- * vocabulary.
+ * F32; those that only feed a linear map may be `narrow`, a type the backend names. Weights
+ * keep the type of their file. Shape letters: T rows in the batch, S sequences, D hidden size,
+ * H query heads, G KV heads, Dh head size, E experts, K experts per token, F expert inner size,
+ * V vocabulary.
  *
  * Every operation enqueues; only download and sync wait. Nothing allocates after reserve. The
  * result of a row depends on that row alone: not on the number of rows, their order, or the
@@ -184,6 +184,7 @@ struct kernels {
     pm_dtype narrow;  /* type of activations that only feed linear maps: F32, or BF16 */
 
     /* device */
+    int (*count)(const char **why); /* devices there are; why: words for having none, or "" */
     pm_status (*open)(struct device **out, int index, int n_thread);
     void (*close)(struct device *d);
     pm_status (*alloc)(struct device *d, void **out, size_t bytes, const char *what);
@@ -192,6 +193,11 @@ struct kernels {
     pm_status (*download)(struct device *d, void *to, const void *from,
                           size_t bytes); /* waits */
     pm_status (*sync)(struct device *d);
+    /* Everything that follows is enqueued on a stream of the caller's (CUDA: a cudaStream_t,
+     * NULL is its default stream), which must outlive that. Where there are no streams:
+     * PM_ERR_ARG for any but NULL. */
+    pm_status (*set_stream)(struct device *d, void *stream);
+    pm_status (*clear)(struct device *d, void *p, size_t bytes); /* zeros; enqueues */
     const char *(*describe)(struct device *d); /* "cpu avx512-bf16, 2 threads" */
     /* Scratch for steps of up to n_row rows (after top-k expansion) of up to n_col values over
      * sequences of up to n_kv tokens. */
@@ -244,8 +250,11 @@ struct kernels {
 };
 
 extern const struct kernels cpu_kernels;
+/* Absent (its address is NULL) in a program that was linked without the CUDA backend. */
+extern const struct kernels cuda_kernels __attribute__((weak));
 
-/* The backend for "auto", "cpu" or "cuda:N"; PM_ERR_ARG names the devices there are. */
+/* The backend for "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N"; PM_ERR_ARG
+ * names the devices there are. */
 pm_status kernels_select(const struct kernels **out, int *index, const char *device);
 
 #ifdef __cplusplus

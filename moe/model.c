@@ -14,23 +14,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "experts.h"
 #include "kvpool.h"
 #include "weights.h"
 
 /* Device arrays of a step. */
 struct step {
-    float *x, *h;          /* [T, D] residual stream, normalised rows */
-    float *q, *k, *v;      /* [T, H k_dim], [T, G k_dim], [T, G v_dim] */
-    float *latent;         /* [T, q_latent] */
-    float *mixed;          /* [T, H v_dim] attention's output */
-    float *inner, *expert; /* [T K, F], [T K, D] */
-    float *scaled;         /* [T K, D] experts' input where weights scale it */
-    float *shared;         /* [T, max(shared, dense)] */
-    float *flag;           /* [T, 1] */
-    float *gate;           /* [T, E] */
-    float *logits;         /* [n_out, V] */
-    float *cosine, *sine;  /* [T, rope.dim / 2] */
-    float *temperature;    /* [T] */
+    float *x;             /* [T, D] residual stream */
+    void *h;              /* [T, D] normalised rows, narrow */
+    float *change;        /* [T, D] what a block adds to x; h where that is F32 */
+    float *q, *k, *v;     /* [T, H k_dim], [T, G k_dim], [T, G v_dim] */
+    float *latent;        /* [T, q_latent] */
+    void *mixed;          /* [T, H v_dim] attention's output, narrow */
+    void *inner, *expert; /* [T K, F], [T K, D], narrow */
+    void *scaled;         /* [T K, D] experts' input where weights scale it, narrow */
+    void *shared;         /* [T, max(shared, dense)], narrow */
+    float *flag;          /* [T, 1] */
+    float *gate;          /* [T, E] */
+    float *logits;        /* [n_out, V] */
+    float *cosine, *sine; /* [T, rope.dim / 2] */
+    float *temperature;   /* [T] */
     struct routing routing;
     int32_t *id, *position, *q_start, *kv_len, *block_table, *out_row, *out_offset;
     int64_t *slot;
@@ -53,11 +56,18 @@ struct model {
     void *route_arg;
     int max_block;
     int64_t n_block; /* of the pool */
+    pm_dtype narrow; /* type of activations that only feed linear maps */
 };
 
 static struct tensor view(float *data, int64_t rows, int64_t cols)
 {
     return tensor_view(data, PM_F32, rows, cols);
+}
+
+/* Rows that only feed a linear map. */
+static struct tensor narrow(const struct model *m, void *data, int64_t rows, int64_t cols)
+{
+    return tensor_view(data, m->narrow, rows, cols);
 }
 
 /* Takes a device array and counts it; `out` is the address of a pointer. */
@@ -82,18 +92,24 @@ static pm_status take_activations(struct model *m)
     int64_t t = m->o.max_row, tk = t * max_i64(1, c->gate.top_k), d = c->hidden;
     int64_t q = (int64_t)c->n_head * c->head_dim, kv = (int64_t)c->n_kv_head * c->head_dim;
     int64_t mixed = q, wide = max_i64(c->dense_dim, c->shared_dim), half = c->rope.dim / 2;
+    size_t size = (size_t)dtype_bits(m->narrow) / 8;
     if (c->mla.latent) {
         kv = c->mla.latent + c->mla.rope;
         mixed = (int64_t)c->n_head * c->mla.v_dim;
     }
     TRY(take(m, &s->x, t * d, sizeof(float), "residual stream"));
-    TRY(take(m, &s->h, t * d, sizeof(float), "normalised rows"));
+    TRY(take(m, &s->h, t * d, size, "normalised rows"));
+    if (m->narrow == PM_F32) {
+        s->change = s->h;
+    } else {
+        TRY(take(m, &s->change, t * d, sizeof(float), "blocks' output"));
+    }
     TRY(take(m, &s->q, t * q, sizeof(float), "queries"));
     TRY(take(m, &s->k, t * kv, sizeof(float), "keys"));
     TRY(take(m, &s->v, t * kv, sizeof(float), "values"));
     TRY(take(m, &s->latent, t * c->mla.q_latent, sizeof(float), "query latent"));
-    TRY(take(m, &s->mixed, t * mixed, sizeof(float), "attention output"));
-    TRY(take(m, &s->shared, t * wide, sizeof(float), "shared expert"));
+    TRY(take(m, &s->mixed, t * mixed, size, "attention output"));
+    TRY(take(m, &s->shared, t * wide, size, "shared expert"));
     TRY(take(m, &s->flag, t, sizeof(float), "shared gate"));
     TRY(take(m, &s->cosine, t * half, sizeof(float), "RoPE table"));
     TRY(take(m, &s->sine, t * half, sizeof(float), "RoPE table"));
@@ -101,9 +117,9 @@ static pm_status take_activations(struct model *m)
     TRY(take(m, &s->logits, (int64_t)m->o.max_out * c->vocab, sizeof(float), "logits"));
     TRY(alloc_array(&m->temperature_host, (size_t)t, sizeof(float), "temperatures"));
     if (!c->gate.n_expert) return PM_OK;
-    TRY(take(m, &s->inner, tk * c->expert_dim, sizeof(float), "experts' inner rows"));
-    TRY(take(m, &s->expert, tk * d, sizeof(float), "experts' output"));
-    if (c->gate.scale_input) TRY(take(m, &s->scaled, tk * d, sizeof(float), "experts' input"));
+    TRY(take(m, &s->inner, tk * c->expert_dim, size, "experts' inner rows"));
+    TRY(take(m, &s->expert, tk * d, size, "experts' output"));
+    if (c->gate.scale_input) TRY(take(m, &s->scaled, tk * d, size, "experts' input"));
     TRY(take(m, &s->gate, t * c->gate.n_expert, sizeof(float), "gate logits"));
     TRY(take(m, &s->routing.weight, tk, sizeof(float), "routing"));
     TRY(take(m, &s->routing.id, tk, sizeof(int32_t), "routing"));
@@ -183,6 +199,9 @@ static pm_status open_device(struct model *m, const char *folder)
     TRY(kernels_select(&m->k, &index, m->o.device));
     TRY(m->k->open(&m->d, index, m->o.n_thread));
     TRY(weights_open(&m->w, m->c, folder, m->k, m->d, m->o.plan_only));
+    /* Weights wider than the narrow type deserve activations as wide as they are. */
+    type = m->w.layer[0].o.type;
+    m->narrow = type == PM_F32 || type == PM_F16 ? PM_F32 : m->k->narrow;
     if (m->o.kv_type < 0) {
         type = m->w.layer[0].o.type;
         m->o.kv_type = type == PM_F32 || type == PM_F16 ? type : PM_BF16;
@@ -232,6 +251,7 @@ void model_close(struct model *m)
     if (m->d) {
         void *array[] = {s->x,
                          s->h,
+                         s->change == s->h ? NULL : s->change,
                          s->q,
                          s->k,
                          s->v,
@@ -327,11 +347,13 @@ static pm_status upload_batch(struct model *m, const struct batch *b)
     return PM_OK;
 }
 
-static pm_status norm(struct model *m, float *y, const float *x, int64_t rows, int64_t cols,
-                      const struct tensor *w, const struct tensor *bias)
+/* h = norm(x) */
+static pm_status norm(struct model *m, int64_t rows, const struct tensor *w,
+                      const struct tensor *bias)
 {
-    return m->k->norm(m->d, view(y, rows, cols), view((float *)x, rows, cols), m->c->norm, w,
-                      bias->data ? bias : NULL, m->c->norm_eps);
+    int64_t cols = m->c->hidden;
+    return m->k->norm(m->d, narrow(m, m->s.h, rows, cols), view(m->s.x, rows, cols), m->c->norm,
+                      w, bias->data ? bias : NULL, m->c->norm_eps);
 }
 
 /* q and k of a layer normalised per head, over the full width, or without a weight. */
@@ -355,7 +377,7 @@ static pm_status qk_norm(struct model *m, const struct layer_weights *l, int64_t
 static pm_status qkv(struct model *m, const struct layer_weights *l, int64_t t)
 {
     const struct config *c = m->c;
-    struct tensor h = view(m->s.h, t, c->hidden);
+    struct tensor h = narrow(m, m->s.h, t, c->hidden);
     struct linear op[3] = {
         {.y = view(m->s.q, t, l->q.rows), .x = h, .w = &l->q, .b = &l->q_bias},
         {.y = view(m->s.k, t, l->k.rows), .x = h, .w = &l->k, .b = &l->k_bias},
@@ -391,7 +413,7 @@ static pm_status plain_attention(struct model *m, int layer, int64_t t)
     }
     TRY(m->k->kv_write(m->d, &m->kv.layer[layer], k, view(s->v, t, l->v.rows), &m->rows));
     struct attention op = {
-        .out = view(s->mixed, t, q.cols),
+        .out = narrow(m, s->mixed, t, q.cols),
         .q = q,
         .kv = &m->kv.layer[layer],
         .rows = &m->rows,
@@ -410,7 +432,7 @@ static pm_status latent_attention(struct model *m, int layer, int64_t t)
     const struct mla *a = &c->mla;
     const struct layer_weights *l = &m->w.layer[layer];
     struct step *s = &m->s;
-    struct tensor h = view(s->h, t, c->hidden), kv = view(s->k, t, l->kv_a.rows);
+    struct tensor h = narrow(m, s->h, t, c->hidden), kv = view(s->k, t, l->kv_a.rows);
     struct tensor q = view(s->q, t, (int64_t)c->n_head * (a->nope + a->rope));
     struct tensor latent = kv, none = {0};
     struct linear first[2] = {
@@ -438,7 +460,7 @@ static pm_status latent_attention(struct model *m, int layer, int64_t t)
                    c->rope.interleaved));
     TRY(m->k->kv_write(m->d, &m->kv.layer[layer], kv, none, &m->rows));
     struct attention_mla op = {
-        .out = view(s->mixed, t, (int64_t)c->n_head * a->v_dim),
+        .out = narrow(m, s->mixed, t, (int64_t)c->n_head * a->v_dim),
         .q = q,
         .kv_b = l->kv_b,
         .kv = &m->kv.layer[layer],
@@ -459,13 +481,13 @@ static pm_status attention_block(struct model *m, int layer, int64_t t)
     const struct config *c = m->c;
     const struct layer_weights *l = &m->w.layer[layer];
     struct step *s = &m->s;
-    struct tensor x = view(s->x, t, c->hidden), h = view(s->h, t, c->hidden);
+    struct tensor x = view(s->x, t, c->hidden), change = view(s->change, t, c->hidden);
     struct linear out = {
-        .y = h, .x = view(s->mixed, t, l->o.cols), .w = &l->o, .b = &l->o_bias};
-    TRY(norm(m, s->h, s->x, t, c->hidden, &l->attn_norm, &l->attn_norm_bias));
+        .y = change, .x = narrow(m, s->mixed, t, l->o.cols), .w = &l->o, .b = &l->o_bias};
+    TRY(norm(m, t, &l->attn_norm, &l->attn_norm_bias));
     TRY(c->mla.latent ? latent_attention(m, layer, t) : plain_attention(m, layer, t));
     TRY(m->k->linear(m->d, &out, 1));
-    return m->k->add(m->d, x, h, c->residual_scale);
+    return m->k->add(m->d, x, change, c->residual_scale);
 }
 
 /* x += residual_scale * down(glu(gate(h), up(h))) for one MLP that every row visits. */
@@ -474,19 +496,20 @@ static pm_status mlp(struct model *m, int64_t t, const struct tensor *w, const s
 {
     const struct config *c = m->c;
     struct step *s = &m->s;
-    struct tensor h = view(s->h, t, c->hidden), inner = view(s->shared, t, w[0].rows);
-    struct tensor f = view(s->flag, t, 1);
+    struct tensor h = narrow(m, s->h, t, c->hidden);
+    struct tensor inner = narrow(m, s->shared, t, w[0].rows);
+    struct tensor f = view(s->flag, t, 1), change = view(s->change, t, c->hidden);
     struct linear up = {
         .y = inner, .x = h, .w = &w[0], .w_up = &w[1], .b = &b[0], .b_up = &b[1], .glu = *glu};
-    struct linear down = {.y = h, .x = inner, .w = &w[2], .b = &b[2]};
+    struct linear down = {.y = change, .x = inner, .w = &w[2], .b = &b[2]};
     if (flag->data) {
         struct linear op = {.y = f, .x = h, .w = flag};
         TRY(m->k->linear(m->d, &op, 1));
     }
     TRY(m->k->linear(m->d, &up, 1));
     TRY(m->k->linear(m->d, &down, 1));
-    if (flag->data) TRY(m->k->gate_rows(m->d, h, f));
-    return m->k->add(m->d, view(s->x, t, c->hidden), h, c->residual_scale);
+    if (flag->data) TRY(m->k->gate_rows(m->d, change, f));
+    return m->k->add(m->d, view(s->x, t, c->hidden), change, c->residual_scale);
 }
 
 /* The layer's gate with its own number of experts per token. */
@@ -497,7 +520,7 @@ static pm_status route(struct model *m, int layer, int64_t t, struct gate *gate)
     struct step *s = &m->s;
     struct tensor logits = view(s->gate, t, c->gate.n_expert);
     struct linear op = {
-        .y = logits, .x = view(s->h, t, c->hidden), .w = &l->gate, .b = &l->gate_bias};
+        .y = logits, .x = narrow(m, s->h, t, c->hidden), .w = &l->gate, .b = &l->gate_bias};
     *gate = c->gate;
     gate->top_k = c->layer[layer].top_k;
     TRY(m->k->linear(m->d, &op, 1));
@@ -515,29 +538,17 @@ static pm_status experts(struct model *m, int layer, int64_t t)
     struct step *s = &m->s;
     struct gate gate;
     TRY(route(m, layer, t, &gate));
-    int64_t tk = t * gate.top_k;
-    struct ragged gathered = {gate.n_expert, tk, s->routing.offset, s->routing.source};
-    struct ragged sorted = {gate.n_expert, tk, s->routing.offset, NULL};
-    struct tensor inner = view(s->inner, tk, c->expert_dim), y = view(s->expert, tk, c->hidden);
-    struct linear up = {.y = inner,
-                        .x = view(s->h, t, c->hidden),
-                        .w = l->expert_gate,
-                        .b = l->expert_gate_bias,
-                        .w_up = l->expert_up,
-                        .b_up = l->expert_up_bias,
+    struct experts e = {.gate = gate,
                         .glu = c->glu,
-                        .rows = &gathered};
-    struct linear down = {
-        .y = y, .x = inner, .w = l->expert_down, .b = l->expert_down_bias, .rows = &sorted};
-    if (gate.scale_input) {
-        up.x = view(s->scaled, tk, c->hidden);
-        up.rows = &sorted;
-        TRY(m->k->permute_scaled(m->d, &gate, up.x, view(s->h, t, c->hidden), &s->routing));
-    }
-    TRY(m->k->linear(m->d, &up, 1));
-    TRY(m->k->linear(m->d, &down, 1));
-    return m->k->unpermute(m->d, &gate, view(s->x, t, c->hidden), y, &s->routing,
-                           c->residual_scale);
+                        .w_gate = l->expert_gate,
+                        .w_up = l->expert_up,
+                        .w_down = l->expert_down,
+                        .b_gate = l->expert_gate_bias,
+                        .b_up = l->expert_up_bias,
+                        .b_down = l->expert_down_bias};
+    struct experts_room room = {s->inner, s->expert, s->scaled, PM_F32, PM_F32, s->routing};
+    return experts_forward(m->k, m->d, &e, &room, view(s->x, t, c->hidden),
+                           view(s->h, t, c->hidden), c->residual_scale);
 }
 
 /* x += experts(norm(x)) + shared(norm(x)), or a dense MLP */
@@ -546,7 +557,7 @@ static pm_status mlp_block(struct model *m, int layer, int64_t t)
     const struct config *c = m->c;
     const struct layer_weights *l = &m->w.layer[layer];
     struct tensor none[3] = {{0}};
-    TRY(norm(m, m->s.h, m->s.x, t, c->hidden, &l->mlp_norm, &l->mlp_norm_bias));
+    TRY(norm(m, t, &l->mlp_norm, &l->mlp_norm_bias));
     if (!c->layer[layer].moe) {
         struct tensor w[3] = {l->dense_gate, l->dense_up, l->dense_down};
         struct tensor b[3] = {l->dense_gate_bias, l->dense_up_bias, l->dense_down_bias};
@@ -564,11 +575,11 @@ static pm_status head(struct model *m, int64_t t, int n_out, float *logits)
     struct step *s = &m->s;
     struct tensor y = view(s->logits, n_out, c->vocab);
     struct linear op = {.y = y,
-                        .x = view(s->h, t, c->hidden),
+                        .x = narrow(m, s->h, t, c->hidden),
                         .w = &m->w.head,
                         .b = &m->w.head_bias,
                         .rows = &m->out};
-    TRY(norm(m, s->h, s->x, t, c->hidden, &m->w.final_norm, &m->w.final_norm_bias));
+    TRY(norm(m, t, &m->w.final_norm, &m->w.final_norm_bias));
     TRY(m->k->linear(m->d, &op, 1));
     if (c->logits_scale != 1) TRY(m->k->scale(m->d, y, c->logits_scale));
     return m->k->download(m->d, logits, s->logits,

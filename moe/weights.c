@@ -26,7 +26,12 @@ struct loader {
     const char *folder, *prefix;
     bool *used; /* [count] tensors that were asked for */
     int layer;  /* -1 outside */
+    char *run;  /* what is left of a block that `own` serves in order, see begin_run */
+    size_t run_bytes;
 };
+
+/* Copies on a device start at multiples of this, as its widest loads want. */
+enum { DEVICE_ALIGN = 256 };
 
 /* Fills in '#' and '@' and the checkpoint's prefix; ends at a '|'. */
 static void spell(const struct loader *ld, char *out, const char *pattern, int expert,
@@ -111,16 +116,54 @@ static pm_status wrong_type(const struct loader *ld, const struct stored *s, con
                 safetensors_file(ld->w->files, s->file), s->name, dtype_name(s->type), wanted);
 }
 
+static size_t run_step(size_t bytes)
+{
+    return (bytes + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN;
+}
+
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 static pm_status own(struct loader *ld, void **out, size_t bytes, const char *what)
 {
     struct weights *w = ld->w;
     w->copied_bytes += bytes;
     *out = NULL;
     if (w->plan_only) return PM_OK;
+    if (bytes <= ld->run_bytes) {
+        size_t step = min_size(run_step(bytes), ld->run_bytes);
+        *out = ld->run;
+        ld->run += step;
+        ld->run_bytes -= step;
+        return PM_OK;
+    }
     TRY(grow_array(&w->owned, &w->max_owned, w->n_owned + 1, sizeof *w->owned));
     TRY(w->kernels->alloc(w->device, out, bytes, what));
     w->owned[w->n_owned++] = *out;
     return PM_OK;
+}
+
+/* Memory of the device's own: the next `bytes` that `own` hands out stand one behind the other,
+ * so that experts which are loaded alike stand at equal distances (kernels.h). */
+static pm_status begin_run(struct loader *ld, size_t bytes, const char *what)
+{
+    void *block;
+    struct weights *w = ld->w;
+    ld->run_bytes = 0;
+    if (w->kernels->host_memory || w->plan_only) return PM_OK;
+    TRY(grow_array(&w->owned, &w->max_owned, w->n_owned + 1, sizeof *w->owned));
+    TRY(w->kernels->alloc(w->device, &block, bytes, what));
+    w->owned[w->n_owned++] = block;
+    ld->run = block;
+    ld->run_bytes = bytes;
+    return PM_OK;
+}
+
+static void end_run(struct loader *ld)
+{
+    ld->run_bytes = 0;
 }
 
 /* Device memory with the bytes of the file: the mapping itself where it can be read. */
@@ -248,35 +291,42 @@ static pm_status load_gate(struct loader *ld, struct tensor *out, const char *pa
     return copy_f32(ld, out, s, 0, 1, rows, cols);
 }
 
-/* [E, in, out] -> [E, out, in] in the type of the file. */
-static pm_status transpose(struct loader *ld, void **out, const struct stored *s, int64_t n,
-                           int64_t in, int64_t cols)
+/* [in, cols] -> [cols, in], elements of `size` bytes. */
+static void transpose_one(char *to, const char *from, int64_t in, int64_t cols, size_t size)
 {
     enum { TILE = 32 };
-    size_t size = (size_t)dtype_bits(s->type) / 8;
-    char *to;
-    if (!ld->w->kernels->host_memory) {
-        return wrong_type(ld, s, "an output-major tensor on this device");
-    }
-    TRY(own(ld, out, s->bytes, s->name));
-    ld->w->transposed_bytes += s->bytes;
-    if (ld->w->plan_only) return PM_OK;
-    to = *out;
-    for (int64_t e = 0; e < n; e++) {
-        const char *from = (const char *)s->data + (size_t)(e * in * cols) * size;
-        char *dest = to + (size_t)(e * in * cols) * size;
-        for (int64_t i0 = 0; i0 < in; i0 += TILE) {
-            for (int64_t j0 = 0; j0 < cols; j0 += TILE) {
-                for (int64_t j = j0; j < min_i64(j0 + TILE, cols); j++) {
-                    for (int64_t i = i0; i < min_i64(i0 + TILE, in); i++) {
-                        memcpy(dest + (size_t)(j * in + i) * size,
-                               from + (size_t)(i * cols + j) * size, size);
-                    }
+    for (int64_t i0 = 0; i0 < in; i0 += TILE) {
+        for (int64_t j0 = 0; j0 < cols; j0 += TILE) {
+            for (int64_t j = j0; j < min_i64(j0 + TILE, cols); j++) {
+                for (int64_t i = i0; i < min_i64(i0 + TILE, in); i++) {
+                    memcpy(to + (size_t)(j * in + i) * size,
+                           from + (size_t)(i * cols + j) * size, size);
                 }
             }
         }
     }
-    return PM_OK;
+}
+
+/* [E, in, out] -> [E, out, in] in the type of the file. */
+static pm_status transpose(struct loader *ld, void **out, const struct stored *s, int64_t n,
+                           int64_t in, int64_t cols)
+{
+    const struct kernels *k = ld->w->kernels;
+    size_t size = (size_t)dtype_bits(s->type) / 8, bytes = (size_t)(in * cols) * size;
+    char *host = NULL;
+    pm_status status = PM_OK;
+    TRY(own(ld, out, s->bytes, s->name));
+    ld->w->transposed_bytes += s->bytes;
+    if (ld->w->plan_only) return PM_OK;
+    if (!k->host_memory) TRY(alloc_array(&host, 1, bytes, s->name));
+    for (int64_t e = 0; e < n && status == PM_OK; e++) {
+        char *to = (char *)*out + (size_t)e * bytes;
+        transpose_one(host ? host : to, (const char *)s->data + (size_t)e * bytes, in, cols,
+                      size);
+        if (host) status = k->upload(ld->w->device, to, host, bytes);
+    }
+    free(host);
+    return status;
 }
 
 /* Splits one fused plain tensor into `n_part` matrices per expert: halves one after the other,
@@ -359,12 +409,41 @@ static pm_status load_fused_bias(struct loader *ld, struct tensor *const *part, 
     bool alternate = n_part == 2 && ld->c->interleaved_gate_up;
     TRY(need(ld, &s, pattern, 0, "_bias", ".bias"));
     TRY(check_shape(ld, s, 2, (const int64_t[]){n, all}));
+    TRY(begin_run(ld, (size_t)(n * n_part) * run_step((size_t)rows * sizeof(float)), s->name));
     for (int64_t e = 0; e < n; e++) {
         for (int p = 0; p < n_part; p++) {
             TRY(copy_f32(ld, &part[p][e], s, e * all + (alternate ? p : p * rows),
                          alternate ? 2 : 1, 1, rows));
         }
     }
+    end_run(ld);
+    return PM_OK;
+}
+
+/* Bytes on a device of an expert's three matrices, scales included, as the first one is stored.
+ */
+static size_t expert_bytes(const struct config *c, const struct stored *first)
+{
+    int64_t d = c->hidden, f = c->expert_dim;
+    size_t matrix = run_step((size_t)(d * f) * (size_t)dtype_bits(first->type) / 8);
+    size_t scale = (size_t)((d + 127) / 128 * ((f + 127) / 128)) * sizeof(float);
+    return 3 * (matrix + (first->type == PM_F8_E4M3 ? run_step(scale) : 0));
+}
+
+/* One tensor per expert and matrix. */
+static pm_status load_single_experts(struct loader *ld, struct layer_weights *l,
+                                     const struct stored *first)
+{
+    const struct config *c = ld->c;
+    const struct names *n = ld->names;
+    int64_t d = c->hidden, f = c->expert_dim, count = c->gate.n_expert;
+    TRY(begin_run(ld, (size_t)count * expert_bytes(c, first), "experts"));
+    for (int e = 0; e < count; e++) {
+        TRY(load_matrix(ld, &l->expert_gate[e], n->expert_gate, e, f, d));
+        TRY(load_matrix(ld, &l->expert_up[e], n->expert_up, e, f, d));
+        TRY(load_matrix(ld, &l->expert_down[e], n->expert_down, e, d, f));
+    }
+    end_run(ld);
     return PM_OK;
 }
 
@@ -374,19 +453,14 @@ static pm_status load_experts(struct loader *ld, struct layer_weights *l)
     const struct names *n = ld->names;
     struct tensor *both[2] = {l->expert_gate, l->expert_up};
     struct tensor *bias[2] = {l->expert_gate_bias, l->expert_up_bias};
+    const struct stored *first;
     int64_t d = c->hidden, f = c->expert_dim;
     if (c->expert_bias) {
         TRY(load_fused_bias(ld, bias, 2, n->fused_gate_up, f));
         TRY(load_fused_bias(ld, &l->expert_down_bias, 1, n->fused_down, d));
     }
-    if (n->expert_gate && find(ld, n->expert_gate, 0, ".weight")) {
-        for (int e = 0; e < c->gate.n_expert; e++) {
-            TRY(load_matrix(ld, &l->expert_gate[e], n->expert_gate, e, f, d));
-            TRY(load_matrix(ld, &l->expert_up[e], n->expert_up, e, f, d));
-            TRY(load_matrix(ld, &l->expert_down[e], n->expert_down, e, d, f));
-        }
-        return PM_OK;
-    }
+    first = n->expert_gate ? find(ld, n->expert_gate, 0, ".weight") : NULL;
+    if (first) return load_single_experts(ld, l, first);
     if (n->fused_gate_up && find(ld, n->fused_gate_up, 0, "_blocks")) {
         TRY(load_mxfp4(ld, both, 2, n->fused_gate_up, f, d));
         return load_mxfp4(ld, &l->expert_down, 1, n->fused_down, d, f);

@@ -17,6 +17,12 @@ static void cpu_close(struct device *d)
     free(d);
 }
 
+static int cpu_count(const char **why)
+{
+    if (why) *why = "";
+    return 1;
+}
+
 static pm_status cpu_open(struct device **out, int index, int n_thread)
 {
     struct device *d;
@@ -73,6 +79,20 @@ static pm_status cpu_sync(struct device *d)
     return PM_OK;
 }
 
+static pm_status cpu_set_stream(struct device *d, void *stream)
+{
+    (void)d;
+    if (stream) return fail(PM_ERR_ARG, "stream: found one, a CPU takes NULL");
+    return PM_OK;
+}
+
+static pm_status cpu_clear(struct device *d, void *p, size_t bytes)
+{
+    (void)d;
+    if (bytes) memset(p, 0, bytes);
+    return PM_OK;
+}
+
 static const char *cpu_describe(struct device *d)
 {
     return d->text;
@@ -88,6 +108,7 @@ const struct kernels cpu_kernels = {
     .name = "cpu",
     .host_memory = true,
     .narrow = PM_F32,
+    .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,
@@ -95,6 +116,8 @@ const struct kernels cpu_kernels = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .sync = cpu_sync,
+    .set_stream = cpu_set_stream,
+    .clear = cpu_clear,
     .describe = cpu_describe,
     .reserve = cpu_reserve_step,
     .measure = peaks_measure,

@@ -36,6 +36,9 @@ size_t cuda_attention_scratch(const struct device *d, int64_t n_row, int64_t n_c
                               int64_t n_kv);
 size_t cuda_gate_scratch(const struct device *d, int64_t n_row);
 
+/* peaks.cu */
+pm_status cuda_measure(struct device *d, int which, struct peaks *out);
+
 /* rows.cu */
 pm_status cuda_embed(struct device *d, struct tensor y, const struct tensor *table,
                      const int32_t *id, float scale);
@@ -48,9 +51,8 @@ pm_status cuda_add(struct device *d, struct tensor x, struct tensor y, float fac
 pm_status cuda_gate_rows(struct device *d, struct tensor y, struct tensor g);
 
 /* rope.cu */
-pm_status cuda_rope_table(struct device *d, float *cosine, float *sine,
-                          const int32_t *position, int n_row, const float *inv_freq, int n,
-                          float factor);
+pm_status cuda_rope_table(struct device *d, float *cosine, float *sine, const int32_t *position,
+                          int n_row, const float *inv_freq, int n, float factor);
 pm_status cuda_rope(struct device *d, struct tensor x, int n_head, int offset,
                     const float *cosine, const float *sine, int n, bool interleaved);
 

@@ -1,0 +1,38 @@
+/* experts.c - gather by expert, gate and up with the activation between them, down, and the
+ * weighted sum back to rows.
+ *
+ * Rows are not copied to be sorted: the first grouped map reads x through routing.source. Only
+ * where weights scale the input do rows exist once per choice. The bits of a row of y depend on
+ * its x, its ids and its weights alone. */
+#include "experts.h"
+
+pm_status experts_forward(const struct kernels *k, struct device *d, const struct experts *e,
+                          const struct experts_room *room, struct tensor y, struct tensor x,
+                          float factor)
+{
+    const struct gate *g = &e->gate;
+    const struct routing *routing = &room->routing;
+    int64_t n = x.rows * g->top_k, f = e->w_gate[0].rows;
+    struct ragged gathered = {g->n_expert, n, routing->offset, routing->source};
+    struct ragged sorted = {g->n_expert, n, routing->offset, NULL};
+    struct tensor inner = tensor_view(room->inner, room->inner_type, n, f);
+    struct tensor out = tensor_view(room->out, room->out_type, n, x.cols);
+    struct linear up = {.y = inner,
+                        .x = x,
+                        .w = e->w_gate,
+                        .b = e->b_gate,
+                        .w_up = e->w_up,
+                        .b_up = e->b_up,
+                        .glu = e->glu,
+                        .rows = &gathered};
+    struct linear down = {
+        .y = out, .x = inner, .w = e->w_down, .b = e->b_down, .rows = &sorted};
+    if (g->scale_input) {
+        up.x = tensor_view(room->scaled, room->inner_type, n, x.cols);
+        up.rows = &sorted;
+        TRY(k->permute_scaled(d, g, up.x, x, routing));
+    }
+    TRY(k->linear(d, &up, 1));
+    TRY(k->linear(d, &down, 1));
+    return k->unpermute(d, g, y, out, routing, factor);
+}
