@@ -39,7 +39,10 @@ struct span {
     int kv_head, k_dim, v_dim;
     bool v_is_k; /* values are the first v_dim entries of the keys */
     float scale;
+    float *room; /* [MICRO_ROOM] of the tiles */
 };
+
+enum { ROOM_BYTES = MICRO_ROOM * (int)sizeof(float) }; /* begins a task's scratch */
 
 static size_t element(pm_dtype type)
 {
@@ -75,8 +78,10 @@ static size_t padded(size_t bytes)
 
 size_t attention_scratch_bytes(int64_t n_kv, int64_t n_col)
 {
-    /* Scores, converted queries, and for MLA the absorbed queries and latent sums. */
-    return padded((size_t)task_queries(n_kv) * (size_t)(n_kv + KV_BLOCK) * sizeof(float)) +
+    /* The tile's room, scores, converted queries, and for MLA the absorbed queries and latent
+     * sums. */
+    return ROOM_BYTES +
+           padded((size_t)task_queries(n_kv) * (size_t)(n_kv + KV_BLOCK) * sizeof(float)) +
            (size_t)TASK_QUERIES * 3 * padded((size_t)n_col * sizeof(float));
 }
 
@@ -86,7 +91,7 @@ static void scores(const struct span *s, const struct query *query, int n, int f
 {
     const struct micro_map *map = &s->m->map[s->kv->type];
     const void *x[TASK_QUERIES];
-    struct tile tile = {.n_x = n, .k = s->k_dim, .x = x, .y_stride = stride};
+    struct tile tile = {.n_x = n, .k = s->k_dim, .x = x, .y_stride = stride, .room = s->room};
     size_t row_bytes = padded((size_t)s->k_dim * sizeof(float));
     for (int i = 0; i < n; i++) {
         x[i] = query[i].q;
@@ -237,7 +242,9 @@ static void attention_task(void *arg, int64_t task, int worker)
                      .kv_head = head0 / group,
                      .k_dim = op->kv->k_dim,
                      .v_dim = op->kv->v_dim,
-                     .scale = op->scale};
+                     .scale = op->scale,
+                     .room = cpu_worker_scratch(job->d, worker)};
+    char *scratch = (char *)s.room + ROOM_BYTES;
     while (row < end) {
         int seq = sequence_of(rows, row), n = 0;
         int64_t stop = min_i64(end, rows->q_start[seq + 1]);
@@ -253,7 +260,7 @@ static void attention_task(void *arg, int64_t task, int worker)
                 set_span(q, rows->position[row], op->window, op->chunk);
             }
         }
-        if (n) attend(&s, query, n, cpu_worker_scratch(job->d, worker), job->n_kv);
+        if (n) attend(&s, query, n, scratch, job->n_kv);
     }
 }
 
@@ -354,15 +361,17 @@ static void mla_rows(const struct attention_job *job, int head, int seq, int64_t
                      .v_dim = op->latent,
                      .v_is_k = true,
                      .scale = op->scale,
+                     .room = (float *)(void *)scratch,
                      .block = rows->block_table + (int64_t)seq * rows->max_block};
     struct query query[TASK_QUERIES];
     float *out[TASK_QUERIES];
     size_t width = padded((size_t)op->kv->k_dim * sizeof(float)) / sizeof(float);
     size_t score_bytes = padded((size_t)task_queries(job->n_kv) *
                                 (size_t)(job->n_kv + KV_BLOCK) * sizeof(float));
-    float *absorbed = (float *)(void *)(scratch + score_bytes) + TASK_QUERIES * width;
+    char *after_room = scratch + ROOM_BYTES;
+    float *absorbed = (float *)(void *)(after_room + score_bytes) + TASK_QUERIES * width;
     float *latent = absorbed + TASK_QUERIES * width;
-    float *spare = (float *)(void *)scratch; /* the scores' place, free before and after */
+    float *spare = (float *)(void *)after_room; /* the scores' place, free before and after */
     int n = 0;
     for (; row < stop; row++) {
         struct query *q = &query[n];
@@ -376,7 +385,7 @@ static void mla_rows(const struct attention_job *job, int head, int seq, int64_t
         out[n++] = row_f32(&op->out, row) + (int64_t)head * op->v_dim;
     }
     if (!n) return;
-    attend(&s, query, n, scratch, job->n_kv);
+    attend(&s, query, n, after_room, job->n_kv);
     for (int i = 0; i < n; i++) {
         project(op, m, head, query[i].out, out[i], spare);
     }

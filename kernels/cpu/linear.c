@@ -29,7 +29,7 @@ enum {
     CHUNK_BYTES = 128 << 10, /* of weights in a task, where there are tasks enough */
     MIN_CHUNK_BYTES = 16 << 10,
     CHUNKS_PER_WORKER = 8,    /* wanted, to balance */
-    BLOCK_BYTES = 512 << 10,  /* of x in a task */
+    BLOCK_BYTES = 768 << 10,  /* of x in a task */
     MIN_BLOCK = 24,           /* rows of x in a task, */
     MAX_BLOCK = 192,          /* at most these */
     MAX_CHUNK = 128,          /* columns in a task */

@@ -58,8 +58,9 @@ ALWAYS_INLINE vec load_half(pm_dtype type, const void *p, int64_t i, int half, f
 }
 
 enum {
-    LINE = 64,   /* bytes that memory gives at a time */
-    WIDEN_X = 7, /* rows of x from which on widened weights are worth storing */
+    LINE = 64,       /* bytes that memory gives at a time */
+    OWN_AHEAD = 512, /* bytes from the step that multiplies a line to the one that fetches it */
+    WIDEN_X = 7,     /* rows of x from which on widened weights are worth storing */
 };
 
 _Static_assert(TILE_X <= 3 && TILE_W % 4 == 0 && MICRO_ROWS % TILE_W == 0, "see PASS_FUNCTION");
@@ -101,6 +102,33 @@ ALWAYS_INLINE void fetch_next(const struct pass *p, const char **ahead)
         for (int j = 0; j < n; j++)
             __builtin_prefetch(p->more[j] + offset, 0, 2);
     }
+    *ahead += p->ahead_step;
+}
+
+/* Whether a step reads whole lines of stored weights. */
+ALWAYS_INLINE bool by_lines(pm_dtype type)
+{
+    if (type == PM_F8_E4M3 || type == PM_MXFP4) return false;
+    return 2 * LANES * (type == PM_F32 ? 4 : 2) >= LINE;
+}
+
+/* For rows of x that fit into one part, where memory is the limiter: a line of each next row
+ * and, `at` bytes into the part's own rows, one to the first cache out of the second. The loads
+ * of the steps alone would not look far enough ahead to keep both busy. */
+ALWAYS_INLINE void fetch_rows(const struct pass *p, const char **ahead, const char *const *w,
+                              int64_t at)
+{
+    if (p->n_more < MICRO_ROWS - 1) {
+        fetch_next(p, ahead);
+        return;
+    }
+    int64_t offset = *ahead - p->more[-1];
+#pragma GCC unroll 8
+    for (int j = 0; j < TILE_W; j++)
+        __builtin_prefetch(w[j] + at + OWN_AHEAD, 0, 3);
+#pragma GCC unroll 8
+    for (int j = 0; j < MICRO_ROWS; j++)
+        __builtin_prefetch(p->more[j - 1] + offset, 0, 2);
     *ahead += p->ahead_step;
 }
 
@@ -177,7 +205,11 @@ ALWAYS_INLINE void pass_rows(const struct tile *t, const struct pass *p, pm_dtyp
     clear_sums(n_x, acc);
     for (; k + 2 * LANES <= p->end; k += 2 * LANES) {
         const float *base = (const float *)(const void *)p->w[0] + w0 * MICRO_K + k;
-        fetch_next(p, &ahead);
+        if (!panel && by_lines(type)) {
+            fetch_rows(p, &ahead, wp, type == PM_F32 ? 4 * k : 2 * k);
+        } else {
+            fetch_next(p, &ahead);
+        }
         __asm__("" : "+r"(base));
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
