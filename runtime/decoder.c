@@ -66,6 +66,7 @@ struct decoding {
 
 static pm_status emit(struct decoding *s, size_t i, const char *text, size_t n, bool end)
 {
+    if (n == 0) text = ""; /* an empty buffer may have no bytes to point at */
     if (i + 1 == s->d->n_stage) return text_put(s->out, text, n);
     return s->d->stage[i + 1].take(s, i + 1, text, n, end);
 }
@@ -217,9 +218,11 @@ static pm_status replace_all(struct decoding *s, struct state *st, const struct 
     bool differs, found;
     pm_status status;
     st->built.n = 0;
+    *rest = 0;
+    if (n == 0) return PM_OK;
     TRY_DONE(unicode_stand_ins(&stand_ins, token, n, &differs));
     search_init(&search, p, s->matcher, token, differs ? stand_ins.byte : token, n);
-    while (n > 0) {
+    for (;;) {
         TRY_DONE(search_next(&search, &start, &end, &found));
         if (!found) break;
         TRY_DONE(text_put(&st->built, token + done, start - done));

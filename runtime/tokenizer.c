@@ -276,6 +276,7 @@ pm_status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n
     struct encoding e = {.t = t, .ids = {*id, *n_id, *capacity}};
     pm_status status;
     if (n > MAX_TEXT_BYTES) return fail(PM_ERR_TOO_LONG, "a text of %zu bytes", n);
+    if (n == 0) text = "";
     TRY(workspace_take(t->workspaces, &e.w));
     status = encode(&e, text, n, flags);
     workspace_give(t->workspaces, e.w);
