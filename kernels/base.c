@@ -162,6 +162,11 @@ float e4m3_to_f32(uint8_t b)
     return b & 0x80 ? -value : value;
 }
 
+float e8m0_to_f32(uint8_t b)
+{
+    return b == 255 ? NAN : ldexpf(1, b - 127);
+}
+
 uint8_t f32_to_e4m3(float f)
 {
     uint8_t sign = signbit(f) ? 0x80 : 0;

@@ -96,8 +96,9 @@ static inline uint16_t f32_to_bf16(float f)
 
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
-float e4m3_to_f32(uint8_t b);
+float e4m3_to_f32(uint8_t b); /* 0x7f and 0xff are NaN (OCP 8-bit floating point, E4M3) */
 uint8_t f32_to_e4m3(float f); /* to nearest even, saturating at 448 */
+float e8m0_to_f32(uint8_t b); /* 2^(b - 127); 255 is NaN (OCP microscaling formats, E8M0) */
 
 #ifdef __cplusplus
 }

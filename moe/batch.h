@@ -12,9 +12,9 @@ struct batch {
     const int32_t *id;          /* [T] */
     const int32_t *position;    /* [T] */
     const int64_t *slot;        /* [T] block * KV_BLOCK + offset; < 0: a padding row */
-    const int32_t *q_start;     /* [S + 1] */
+    const int32_t *q_start;     /* [S + 1] ascending, from 0 to T */
     const int32_t *kv_len;      /* [S] tokens in the cache after this step */
-    const int32_t *block_table; /* [S, max_block] */
+    const int32_t *block_table; /* [S, max_block] those that kv_len needs are read */
     const int32_t *out_row;     /* [n_out] rows whose logits are wanted */
 };
 

@@ -65,6 +65,18 @@ static pm_status read_factors(float **out, struct json_doc *doc, const json *o, 
     return PM_OK;
 }
 
+static void rope_defaults(struct rope *r, int max_position)
+{
+    r->kind = ROPE_DEFAULT;
+    r->factor = 1;
+    r->beta_fast = 32;
+    r->beta_slow = 1;
+    r->truncate = true;
+    r->low_freq_factor = 1;
+    r->high_freq_factor = 4;
+    r->original = max_position;
+}
+
 static pm_status read_rope(struct config *c, struct json_doc *doc, const json *root)
 {
     struct rope *r = &c->rope;
@@ -72,14 +84,9 @@ static pm_status read_rope(struct config *c, struct json_doc *doc, const json *r
     float partial = 1;
     int rotary = 0;
     if (!json_is_object(o)) o = json_get(root, "rope_scaling");
-    if (r->theta == 0) r->theta = 10000; /* a family may have read it elsewhere */
-    r->factor = 1;
-    r->beta_fast = 32;
-    r->beta_slow = 1;
-    r->truncate = true;
-    r->low_freq_factor = 1;
-    r->high_freq_factor = 4;
-    r->original = c->max_position;
+    /* A family may have read theta elsewhere, and set the scaling of files without one. */
+    if (r->theta == 0) r->theta = 10000;
+    if (r->kind == ROPE_DEFAULT || json_is_object(o)) rope_defaults(r, c->max_position);
     TRY(json_want_float(doc, root, "rope_theta", 1e-6, 1e12, &r->theta));
     TRY(json_want_float(doc, root, "partial_rotary_factor", 0, 1, &partial));
     TRY(json_want_int(doc, root, "original_max_position_embeddings", 1, 1 << 30, &r->original));
@@ -199,6 +206,20 @@ static pm_status read_end_tokens(struct config *c, struct json_doc *doc, const j
     return PM_OK;
 }
 
+/* sliding_window of a file that does not have the key; null is no window. */
+static int default_window(const char *model_type)
+{
+    static const struct {
+        const char *model_type;
+        int window;
+    } defaults[] = {{"gpt_oss", 128},    {"mistral", 4096}, {"qwen2", 4096},
+                    {"qwen2_moe", 4096}, {"qwen3", 4096},   {"qwen3_moe", 4096}};
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++) {
+        if (strcmp(model_type, defaults[i].model_type) == 0) return defaults[i].window;
+    }
+    return 0;
+}
+
 /* layer_types and sliding_window. Without layer_types a window holds for all layers. */
 static pm_status read_windows(struct config *c, struct json_doc *doc, const json *root)
 {
@@ -206,6 +227,7 @@ static pm_status read_windows(struct config *c, struct json_doc *doc, const json
     bool use = true;
     int window = 0, i = 0;
     TRY(json_want_bool(doc, root, "use_sliding_window", &use));
+    if (use && !json_get(root, "sliding_window")) window = default_window(c->model_type);
     if (use) TRY(json_want_int(doc, root, "sliding_window", 0, 1 << 30, &window));
     for (i = 0; i < c->n_layer; i++) {
         c->layer[i].rope = true;
@@ -224,6 +246,10 @@ static pm_status read_windows(struct config *c, struct json_doc *doc, const json
             c->layer[i].window = 0;
         } else if (strcmp(text, "sliding_attention") != 0) {
             return json_fail(doc, t, "full_attention, sliding_attention or chunked_attention");
+        } else if (use && window == 0) {
+            return fail(PM_ERR_FORMAT,
+                        "%s: sliding_window: found none, layer_types wants one for layer %d",
+                        json_name(doc), i);
         }
     }
     return PM_OK;

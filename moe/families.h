@@ -59,7 +59,9 @@ pm_status family_experts(struct config *c, struct json_doc *doc, const json *roo
                          const char *count_key, const char *top_k_key, const char *dim_key);
 /* Sets shared_dim to `count` experts' inner sizes side by side. */
 pm_status family_shared(struct config *c, struct json_doc *doc, int count);
-/* use_sliding_window and max_window_layers of the Qwen configurations. */
+/* use_sliding_window and max_window_layers (M) of the Qwen configurations. Without layer_types
+ * windows are on layers from M on (qwen2, qwen3), on even layers below M (qwen2_moe), on all
+ * (qwen3_moe). Source: transformers models/NAME/configuration_NAME.py and modeling_NAME.py. */
 pm_status family_qwen_windows(struct config *c, struct json_doc *doc, const json *root);
 /* decoder_sparse_step and mlp_only_layers. */
 pm_status family_sparse_step(struct config *c, struct json_doc *doc, const json *root);

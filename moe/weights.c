@@ -338,6 +338,12 @@ static pm_status load_fused(struct loader *ld, struct tensor *const *part, int n
     int64_t n = ld->c->gate.n_expert, all = rows * n_part, row_bytes;
     void *data;
     TRY(need(ld, &s, pattern, 0, "", ".weight"));
+    if (s->type == PM_F8_E4M3) {
+        return wrong_type(
+            ld, s,
+            "F32, F16 or BF16 for all experts in one tensor: F8_E4M3 is read from "
+            "one tensor for each expert");
+    }
     if (!is_float(s->type)) return wrong_type(ld, s, "F32, F16 or BF16");
     if (s->n_dim == 2) { /* DBRX stacks its experts: [E * F, D] */
         int64_t flat[2] = {input_major ? n * cols : n * all, input_major ? all : cols};

@@ -60,6 +60,13 @@ static bool on_token(void *arg, const pm_token *t)
     return !interrupted;
 }
 
+/* Between steps of the prompt. */
+static bool on_step(void *arg)
+{
+    (void)arg;
+    return !interrupted;
+}
+
 static const char *finish_text(pm_finish f)
 {
     static const char *const text[] = {"length", "eos", "stop", "interrupted"};
@@ -149,6 +156,7 @@ static pm_status generate(const struct arguments *a, const char *prompt, size_t 
     p.n_stop = o->n_stop;
     p.n_logprob = o->logprobs;
     p.ignore_eos = o->ignore_eos;
+    p.go_on = on_step;
     TRY_DONE(pm_engine_open(&e, a->positional[0], o));
     if (!quiet) print_cost(e);
     if (!as_json && on_terminal(STDOUT_FILENO)) {

@@ -354,12 +354,27 @@ static pm_status open_generation(struct generation *g)
     return detokenizer_open(&g->detokenizer, g->e->tokenizer, true);
 }
 
+/* Feeds the prompt, a step at a time while the caller wants more; *n_fed counts tokens. */
+static pm_status feed_prompt(struct generation *g, const int32_t *ids, int n, int *n_fed)
+{
+    int step = model_limits(g->e->model)->max_row;
+    for (*n_fed = 0; *n_fed < n;) {
+        int part = (int)min_i64(step, n - *n_fed);
+        bool last = *n_fed + part == n;
+        if (g->p->go_on && !g->p->go_on(g->arg)) return PM_OK;
+        TRY(sequence_feed(&g->e->sequence, ids + *n_fed, part, last ? g->e->logits : NULL,
+                          false));
+        *n_fed += part;
+    }
+    return PM_OK;
+}
+
 pm_status pm_generate_ids(pm_engine *e, const int32_t *ids, size_t n_id,
                           const pm_params *params, pm_on_token *call, void *arg,
                           pm_result *result)
 {
     struct generation g = {.e = e, .p = params, .call = call, .arg = arg};
-    pm_result r = {.n_prompt = (int32_t)n_id};
+    pm_result r = {.finish = PM_FINISH_CALLER};
     int64_t start = now_us();
     pm_status status;
     if (n_id == 0) return fail(PM_ERR_ARG, "the prompt has no tokens");
@@ -372,10 +387,12 @@ pm_status pm_generate_ids(pm_engine *e, const int32_t *ids, size_t n_id,
         TRY_DONE(remember(&g, ids[i]));
     }
     sequence_rewind(&e->sequence, 0);
-    TRY_DONE(sequence_feed(&e->sequence, ids, (int)n_id, e->logits, false));
+    TRY_DONE(feed_prompt(&g, ids, (int)n_id, &r.n_prompt));
     r.prompt_us = now_us() - start;
-    TRY_DONE(generate_tokens(&g, &r));
-    TRY_DONE(flush(&g));
+    if (r.n_prompt == (int32_t)n_id) {
+        TRY_DONE(generate_tokens(&g, &r));
+        TRY_DONE(flush(&g));
+    }
     if (result) *result = r;
 done:
     sampler_close(g.sampler);

@@ -4,7 +4,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,27 +61,31 @@ static pm_status wrong(const struct option *row, const char *value)
                 value, row->kind == OPTION_INT ? "whole " : "", row->min, row->max);
 }
 
+/* Numbers are plain decimal, and zeros in front mean nothing: strtod and strtoull would also
+ * take signs, blanks, hexadecimal and names. */
 static pm_status set_number(void *field, const struct option *row, const char *value)
 {
+    static const char digits[] = "0123456789";
     char *end;
-    double x;
     errno = 0;
-    if (row->kind == OPTION_U64) {
-        unsigned long long u = strtoull(value, &end, 0);
-        if (errno || *end || !isdigit((unsigned char)*value)) return wrong(row, value);
-        *(uint64_t *)field = u;
-        return PM_OK;
-    }
-    x = strtod(value, &end);
-    if (errno || end == value || *end || !(x >= row->min) || !(x <= row->max)) {
-        return wrong(row, value);
-    }
     if (row->kind == OPTION_FLOAT) {
+        double x = strtod(value, &end);
+        bool plain = isdigit((unsigned char)*value) || *value == '.';
+        if (value[strspn(value, "0123456789.eE+-")] != 0) plain = false;
+        if (!plain || errno || *end || !(x >= row->min) || !(x <= row->max)) {
+            return wrong(row, value);
+        }
         *(float *)field = (float)x;
-        return PM_OK;
+    } else {
+        unsigned long long u = strtoull(value, &end, 10);
+        if (!*value || value[strspn(value, digits)] != 0 || errno) return wrong(row, value);
+        if (row->kind == OPTION_U64) {
+            *(uint64_t *)field = u;
+            return PM_OK;
+        }
+        if ((double)u < row->min || (double)u > row->max) return wrong(row, value);
+        *(int *)field = (int)u;
     }
-    if (x != floor(x)) return wrong(row, value);
-    *(int *)field = (int)x;
     return PM_OK;
 }
 

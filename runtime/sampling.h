@@ -22,7 +22,7 @@ struct candidate {
 
 struct sampler;
 
-/* Room for a vocabulary of n tokens and `n_top` candidates to report. */
+/* Takes room for the candidates of a vocabulary of n tokens; *s is copied. */
 pm_status sampler_open(struct sampler **out, int n, const struct sampling *s);
 void sampler_close(struct sampler *s);
 

@@ -1,5 +1,6 @@
 /* common.c - the list of families and what their read functions share. */
 #include <stdio.h>
+#include <string.h>
 
 #include "moe/families.h"
 
@@ -59,13 +60,20 @@ pm_status family_shared(struct config *c, struct json_doc *doc, int count)
 
 pm_status family_qwen_windows(struct config *c, struct json_doc *doc, const json *root)
 {
-    bool use = false;
-    int first = 0;
+    bool qwen2_moe = strcmp(c->model_type, "qwen2_moe") == 0, use = false;
+    bool qwen3_moe = strcmp(c->model_type, "qwen3_moe") == 0;
+    int limit = 28;
     TRY(json_want_bool(doc, root, "use_sliding_window", &use));
-    TRY(json_want_int(doc, root, "max_window_layers", 0, 1 << 20, &first));
+    TRY(json_want_int(doc, root, "max_window_layers", 0, 1 << 20, &limit));
     if (json_is_array(json_get(root, "layer_types")) && use) return PM_OK;
+    if (qwen2_moe && use && c->layer[0].window == 0) {
+        return fail(PM_ERR_FORMAT,
+                    "%s: sliding_window: found none, use_sliding_window wants one",
+                    json_name(doc));
+    }
     for (int l = 0; l < c->n_layer; l++) {
-        if (!use || l < first) c->layer[l].window = 0;
+        bool slides = qwen3_moe || (qwen2_moe ? l % 2 == 0 && l < limit : l >= limit);
+        if (!use || !slides) c->layer[l].window = 0;
     }
     return PM_OK;
 }

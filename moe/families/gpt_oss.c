@@ -20,7 +20,18 @@ static pm_status read(struct config *c, struct json_doc *doc, const json *root)
     TRY(json_want_float(doc, root, "swiglu_limit", 0, 1e9, &c->glu.limit));
     TRY(json_want_float(doc, root, "swiglu_alpha", 0, 1e9, &c->glu.alpha));
     c->interleaved_gate_up = c->fused_input_major = true;
+    /* A file without any rope_scaling means the scaling of the released models. */
+    c->rope = (struct rope){.kind = ROPE_YARN,
+                            .theta = 150000,
+                            .factor = 32,
+                            .beta_fast = 32,
+                            .beta_slow = 1,
+                            .original = 4096};
     if (!json_is_array(json_get(root, "layer_types"))) {
+        if (c->layer[0].window == 0) {
+            return fail(PM_ERR_FORMAT, "%s: sliding_window: found none, wanted at least 1",
+                        json_name(doc));
+        }
         for (int l = 1; l < c->n_layer; l += 2) {
             c->layer[l].window = 0;
         }

@@ -269,27 +269,46 @@ static void windows_hold_where_the_file_says(void **state)
     expect_windows("gpt_oss", "layer_types",
                    "[\"full_attention\",\"sliding_attention\",\"full_attention\"]",
                    (int[]){0, 9});
+    /* A file without the key means the window of the released models. */
+    expect_windows("gpt_oss", "sliding_window", NULL, (int[]){128, 0});
 }
 
 /* The Qwen configurations carry a window that is off unless they say otherwise. */
 static void qwen_windows_are_switched_on_by_name(void **state)
 {
     static const struct {
-        const char *golden, *use, *first;
-        int want[2];
-    } cases[] = {{"qwen3_moe", "false", NULL, {0, 0}},  {"qwen3_moe", NULL, NULL, {0, 0}},
-                 {"qwen3_moe", "true", NULL, {64, 64}}, {"qwen2", "true", "1", {0, 64}},
-                 {"qwen2", "true", "28", {0, 0}},       {"qwen2", NULL, "0", {0, 0}}};
+        const char *golden, *use, *first, *window;
+        int want[3];
+    } cases[] = {
+        {"qwen3_moe", "false", NULL, "64", {0, 0}},
+        {"qwen3_moe", NULL, NULL, "64", {0, 0}},
+        {"qwen3_moe", "true", NULL, "64", {64, 64}},
+        {"qwen3_moe", "true", "28", "64", {64, 64}},
+        {"qwen3_moe", "true", NULL, NULL, {4096, 4096}},
+        {"qwen3_moe", "true", NULL, "null", {0, 0}},
+        {"qwen2", "true", "1", "64", {0, 64}},
+        {"qwen2", "true", "28", "64", {0, 0}},
+        {"qwen2", "true", NULL, "64", {0, 0}},
+        {"qwen2", "true", "1", NULL, {0, 4096}},
+        {"qwen2", NULL, "0", "64", {0, 0}},
+        {"qwen3", "true", "1", "64", {0, 64}},
+        {"qwen2_moe", "true", NULL, "64", {64, 0, 64}},
+        {"qwen2_moe", "true", "2", "64", {64, 0, 0}},
+        {"qwen2_moe", "true", "0", "64", {0, 0, 0}},
+        {"qwen2_moe", "true", NULL, NULL, {4096, 0, 4096}},
+        {"qwen2_moe", "false", "28", "64", {0, 0, 0}},
+        {"qwen2_moe", NULL, "28", "64", {0, 0, 0}},
+    };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[VARIANT_BYTES];
         struct config *c;
         variant_text(text, cases[i].golden);
-        variant_change(text, "sliding_window", "64");
+        variant_change(text, "sliding_window", cases[i].window);
         variant_change(text, "use_sliding_window", cases[i].use);
         variant_change(text, "max_window_layers", cases[i].first);
         c = variant_parse(text);
-        for (int l = 0; l < 2; l++) {
+        for (int l = 0; l < c->n_layer; l++) {
             if (c->layer[l].window != cases[i].want[l]) {
                 FAIL("case %d: window %d in layer %d", (int)i, c->layer[l].window, l);
             }
@@ -434,6 +453,11 @@ static const struct {
     {"mixtral", "model_type", "7", PM_ERR_FORMAT, "model_type"},
     {"mixtral", "sliding_window", "-1", PM_ERR_FORMAT, "sliding_window"},
     {"mixtral", "sliding_window", "\"all\"", PM_ERR_FORMAT, "sliding_window"},
+    {"gpt_oss", "sliding_window", "null", PM_ERR_FORMAT,
+     "sliding_window: found none, layer_types wants one for layer 0"},
+    {"gpt_oss", "sliding_window", "0", PM_ERR_FORMAT, "sliding_window: found none"},
+    {"mixtral", "layer_types", "[\"full_attention\",\"sliding_attention\"]", PM_ERR_FORMAT,
+     "layer_types wants one for layer 1"},
     {"mixtral", "eos_token_id", "\"x\"", PM_ERR_FORMAT, "eos_token_id"},
     {"mixtral", "eos_token_id", "[1,\"a\"]", PM_ERR_FORMAT, "eos_token_id[1]"},
     {"mixtral", "eos_token_id", "1.5", PM_ERR_FORMAT, "eos_token_id"},

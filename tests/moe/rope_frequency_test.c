@@ -231,6 +231,42 @@ static void mscale_all_dim_enters_the_softmax_scale(void **state)
     config_free(c);
 }
 
+/* GptOssConfig has a scaling of its own for a file that says nothing of it, and its own theta.
+ */
+static void gpt_oss_scales_unless_the_file_says_otherwise(void **state)
+{
+    struct config *said = variant_of("gpt_oss", NULL, NULL);
+    char text[VARIANT_BYTES];
+    struct config *c;
+    (void)state;
+    assert_true(said->rope.kind == ROPE_YARN && said->rope.theta == 150000);
+    for (int i = 0; i < 2; i++) {
+        struct rope rope;
+        float a[8], b[8], a_scale, b_scale;
+        variant_text(text, "gpt_oss");
+        variant_change(text, "rope_scaling", i ? NULL : "null");
+        if (i) variant_change(text, "rope_theta", NULL);
+        c = variant_parse(text);
+        rope = c->rope;
+        assert_true(rope.kind == ROPE_YARN && rope.theta == 150000 && rope.factor == 32);
+        assert_true(rope.original == 4096 && !rope.truncate);
+        rope_frequencies(said, 4096, a, &a_scale);
+        rope_frequencies(c, 4096, b, &b_scale);
+        assert_memory_equal(a, b, sizeof a);
+        assert_true(a_scale == b_scale);
+        config_free(c);
+    }
+    c = variant_of("gpt_oss", "rope_scaling", "{\"rope_type\":\"default\"}");
+    assert_true(c->rope.kind == ROPE_DEFAULT && c->rope.factor == 1 && c->rope.truncate);
+    config_free(c);
+    /* What an own scaling leaves out is not the family's. */
+    c = variant_of("gpt_oss", "rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":4}");
+    assert_true(c->rope.factor == 4 && c->rope.truncate);
+    assert_int_equal(c->rope.original, c->max_position);
+    config_free(c);
+    config_free(said);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +274,7 @@ int main(void)
         cmocka_unit_test(frequencies_match_the_reference_formulas),
         cmocka_unit_test(longrope_chooses_its_factors_by_context),
         cmocka_unit_test(mscale_all_dim_enters_the_softmax_scale),
+        cmocka_unit_test(gpt_oss_scales_unless_the_file_says_otherwise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,6 +64,7 @@ static double scaled_e2m1(const struct tensor *t, int64_t row, int64_t col)
 {
     uint8_t pair = ((const uint8_t *)t->data + row * t->stride)[col / 2];
     uint8_t scale = ((const uint8_t *)t->scale + row * t->scale_stride)[col / 32];
+    if (scale == 255) return NAN;
     return ldexp(number_decode(&number_e2m1, col % 2 ? pair >> 4 : pair & 15), scale - 127);
 }
 

@@ -145,6 +145,28 @@ static void wrong_values_are_refused_and_change_nothing(void **state)
                                            {"ignore-eos", "yes"},
                                            {"ignore-eos", ""},
                                            {"temperature", "1e400"},
+                                           {"threads", "0x10"},
+                                           {"threads", "1e2"},
+                                           {"threads", "8.0"},
+                                           {"threads", " 8"},
+                                           {"threads", "8 "},
+                                           {"threads", "+8"},
+                                           {"threads", "-0"},
+                                           {"threads", "18446744073709551617"},
+                                           {"max-tokens", "Infinity"},
+                                           {"seed", "0x10"},
+                                           {"seed", "1e2"},
+                                           {"seed", "+1"},
+                                           {"temperature", "0x1p-1"},
+                                           {"temperature", "inf"},
+                                           {"temperature", "NAN"},
+                                           {"temperature", "nan(1)"},
+                                           {"temperature", " 1"},
+                                           {"temperature", "+1"},
+                                           {"temperature", "-0"},
+                                           {"temperature", "1e"},
+                                           {"temperature", "."},
+                                           {"temperature", ""},
                                            {"kv-type", "more than seven"}};
     struct pm_options *o = fresh();
     (void)state;
@@ -162,6 +184,21 @@ static void wrong_values_are_refused_and_change_nothing(void **state)
     pm_options_free(o);
 }
 
+static void zeros_in_front_are_not_octal(void **state)
+{
+    struct pm_options *o = fresh();
+    (void)state;
+    set(o, "threads", "010");
+    set(o, "seed", "010");
+    set(o, "temperature", "00.50");
+    assert_true(o->threads == 10 && o->seed == 10 && o->temperature == 0.5f);
+    set(o, "temperature", "5e-1");
+    set(o, "top-p", ".5");
+    set(o, "min-p", "1.");
+    assert_true(o->temperature == 0.5f && o->top_p == 0.5f && o->min_p == 1);
+    pm_options_free(o);
+}
+
 static void the_sentence_says_what_was_wanted(void **state)
 {
     struct pm_options *o = fresh();
@@ -173,6 +210,9 @@ static void the_sentence_says_what_was_wanted(void **state)
     assert_said("wanted a number from 1e-09 to 1");
     pm_options_set(o, "seed", "x");
     assert_said("wanted a whole number");
+    pm_options_set(o, "temperature", "nan");
+    assert_string_equal(pm_last_error(),
+                        "temperature: found \"nan\", wanted a number from 0 to 100");
     pm_options_free(o);
 }
 
@@ -258,6 +298,7 @@ int main(void)
         cmocka_unit_test(the_table_is_sound),
         cmocka_unit_test(values_come_back_as_they_were_set),
         cmocka_unit_test(wrong_values_are_refused_and_change_nothing),
+        cmocka_unit_test(zeros_in_front_are_not_octal),
         cmocka_unit_test(the_sentence_says_what_was_wanted),
         cmocka_unit_test(unknown_keys_are_refused),
         cmocka_unit_test(texts_end_where_their_field_does),
