@@ -1,5 +1,11 @@
-# Checks, or with -DFIX=ON mends, the format of all C sources with clang-format.
-file(GLOB_RECURSE files kernels/*.[ch] moe/*.[ch] runtime/*.[ch] bench/*.[ch] tests/*.[ch] docs/*.[ch])
+# Checks, or with -DFIX=ON mends, the format of all C and CUDA sources with clang-format.
+set(patterns "")
+foreach(folder IN ITEMS kernels moe runtime bench tests docs)
+  foreach(type IN ITEMS c h cu cuh cpp hpp)
+    list(APPEND patterns ${folder}/*.${type})
+  endforeach()
+endforeach()
+file(GLOB_RECURSE files ${patterns})
 if(FIX)
   execute_process(COMMAND clang-format -i ${files} COMMAND_ERROR_IS_FATAL ANY)
 else()

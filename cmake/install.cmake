@@ -9,6 +9,7 @@ set_target_properties(polymath_library PROPERTIES OUTPUT_NAME polymath EXPORT_NA
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 target_link_libraries(polymath_library PRIVATE pm::cjson pm::pcre2 pm::utf8proc
   Threads::Threads m)
+pm_link_cuda(polymath_library)
 target_include_directories(polymath_library INTERFACE $<INSTALL_INTERFACE:include>)
 
 install(TARGETS polymath)

@@ -178,6 +178,15 @@ struct peaks {
 
 enum peak { PEAK_READ = 1, PEAK_COPY = 2, PEAK_F32 = 4, PEAK_BF16 = 8, PEAK_ALL = 15 };
 
+/* A linear map as far as the choice of a kernel depends on it. */
+struct linear_kind {
+    pm_dtype type; /* of the weights */
+    bool glu;      /* gated */
+    int n_expert;  /* 1: dense */
+    int64_t n, k;  /* outputs, inputs */
+    int64_t rows;  /* of all experts together */
+};
+
 struct kernels {
     const char *name;
     bool host_memory; /* device memory is host memory: mapped weights are used in place */
@@ -189,6 +198,7 @@ struct kernels {
     void (*close)(struct device *d);
     pm_status (*alloc)(struct device *d, void **out, size_t bytes, const char *what);
     void (*free)(struct device *d, void *p);
+    /* `from` may be reused when it returns */
     pm_status (*upload)(struct device *d, void *to, const void *from, size_t bytes);
     pm_status (*download)(struct device *d, void *to, const void *from,
                           size_t bytes); /* waits */
@@ -202,6 +212,17 @@ struct kernels {
     /* Scratch for steps of up to n_row rows (after top-k expansion) of up to n_col values over
      * sequences of up to n_kv tokens. */
     pm_status (*reserve)(struct device *d, int64_t n_row, int64_t n_col, int64_t n_kv);
+
+    /* What is enqueued between record_begin and record_end does not run but goes into *graph,
+     * which replay enqueues, with the same addresses and numbers. After a failure in between
+     * record_end is still called. All NULL where a device records nothing. */
+    pm_status (*record_begin)(struct device *d);
+    pm_status (*record_end)(struct device *d, void **graph);
+    pm_status (*replay)(struct device *d, void *graph);
+    void (*record_free)(struct device *d, void *graph);
+
+    /* Which kernel computes such a map, and why, in one line of `size` bytes at most. */
+    void (*explain)(struct device *d, const struct linear_kind *kind, char *text, size_t size);
 
     /* Measures the `which` (bits of enum peak) now, with all threads. */
     pm_status (*measure)(struct device *d, int which, struct peaks *out);
@@ -233,10 +254,11 @@ struct kernels {
                           struct tensor v, const struct attention_rows *rows);
     pm_status (*attention)(struct device *d, const struct attention *op);
     pm_status (*attention_mla)(struct device *d, const struct attention_mla *op);
-    /* logits F32 [T, E]; bias float [E] or NULL is added to the scores for picking only */
+    /* logits F32 [T, E]; bias float [E] or NULL is added to the scores for picking only. Fills
+     * all of out, the sorted rows included; where out->offset is NULL only weight and id. */
     pm_status (*gate_topk)(struct device *d, const struct gate *gate, struct tensor logits,
                            const float *bias, const struct routing *out);
-    /* fills offset, source and place from id */
+    /* fills offset, source and place from ids that gate_topk has not chosen */
     pm_status (*permute)(struct device *d, const struct gate *gate, int n_row,
                          const struct routing *routing);
     /* y[place[t, k]] = weight[t, k] * x[t]: the experts' rows when weights scale their input; y

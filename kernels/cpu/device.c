@@ -104,6 +104,16 @@ static pm_status cpu_reserve_step(struct device *d, int64_t n_row, int64_t n_col
     return cpu_reserve_bytes(d, 0, attention_scratch_bytes(n_kv, n_col));
 }
 
+static void cpu_explain(struct device *d, const struct linear_kind *kind, char *text,
+                        size_t size)
+{
+    pm_dtype x = d->micro->map[kind->type].x_type;
+    const char *how = x == PM_BF16           ? "BF16 products"
+                      : kind->type == PM_F32 ? "F32 products"
+                                             : "widened to F32 tile by tile";
+    snprintf(text, size, "%s, %d weight rows at a time: %s", d->micro->name, MICRO_ROWS, how);
+}
+
 const struct kernels cpu_kernels = {
     .name = "cpu",
     .host_memory = true,
@@ -120,6 +130,7 @@ const struct kernels cpu_kernels = {
     .clear = cpu_clear,
     .describe = cpu_describe,
     .reserve = cpu_reserve_step,
+    .explain = cpu_explain,
     .measure = peaks_measure,
     .embed = cpu_embed,
     .norm = cpu_norm,
@@ -190,7 +201,7 @@ void tensor_row_f32(const struct micro *m, float *to, const struct tensor *t, in
         const uint8_t *scale = (const uint8_t *)t->scale + row * t->scale_stride;
         for (int64_t i = 0; i < t->cols; i++) {
             int code = i % 2 ? byte[i / 2] >> 4 : byte[i / 2] & 15;
-            float v = ldexpf(e2m1[code & 7], scale[i / MXFP4_BLOCK] - 127);
+            float v = e2m1[code & 7] * e8m0_to_f32(scale[i / MXFP4_BLOCK]);
             to[i] = code & 8 ? -v : v;
         }
         return;

@@ -181,7 +181,8 @@ pm_status cpu_gate_topk(struct device *d, const struct gate *gate, struct tensor
                     gate->n_expert, MAX_EXPERTS);
     }
     parallel_rows(d, logits.rows, max_i64(1, 2048 / gate->n_expert), gate_rows, &job);
-    return PM_OK;
+    if (!out->offset) return PM_OK;
+    return cpu_permute(d, gate, (int)logits.rows, out);
 }
 
 pm_status cpu_permute(struct device *d, const struct gate *gate, int n_row,

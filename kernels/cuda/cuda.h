@@ -12,13 +12,17 @@ extern "C" {
 #endif
 
 struct device {
-    int index;         /* as CUDA counts */
-    int sm;            /* compute capability: 80, 90, ... */
-    int n_sm;          /* multiprocessors */
-    size_t smem_block; /* most dynamic shared memory of a block, after opt-in */
-    cudaStream_t stream;
+    int index;           /* as CUDA counts */
+    int sm;              /* compute capability: 80, 90, ... */
+    int n_sm;            /* multiprocessors */
+    size_t smem_block;   /* most dynamic shared memory of a block, after opt-in */
+    cudaStream_t stream; /* where operations are enqueued: `own`, or the caller's */
+    cudaStream_t own;
     void *scratch; /* of the running operation: operations follow each other on the stream */
     size_t scratch_bytes;
+    char *staging;     /* page-locked memory through which uploads go */
+    size_t staged;     /* bytes of it that copies may still read */
+    uint32_t *barrier; /* [2] of kernels whose blocks wait for each other, see sort.cuh */
     char text[128];
 };
 

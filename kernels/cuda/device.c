@@ -7,8 +7,9 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/plan.h"
 
-enum { OLDEST_SM = 80 };
+enum { OLDEST_SM = 80, STAGING_BYTES = 1 << 20, STAGING_ALIGN = 64 };
 
 pm_status cuda_check(cudaError_t error, const char *what)
 {
@@ -35,9 +36,11 @@ static int cuda_count(const char **why)
 static void cuda_close(struct device *d)
 {
     if (!d) return;
-    if (d->stream) cudaStreamSynchronize(d->stream);
-    if (d->scratch) cudaFree(d->scratch);
-    if (d->stream) cudaStreamDestroy(d->stream);
+    if (d->own) cudaStreamSynchronize(d->own);
+    if (d->scratch) cudaFree(d->scratch); /* waits for the caller's streams */
+    if (d->barrier) cudaFree(d->barrier);
+    if (d->staging) cudaFreeHost(d->staging);
+    if (d->own) cudaStreamDestroy(d->own);
     free(d);
 }
 
@@ -82,8 +85,14 @@ static pm_status cuda_open(struct device **out, int index, int n_thread)
     d->index = index;
     TRY_DONE(cuda_check(cudaSetDevice(index), "choosing the device"));
     TRY_DONE(read_properties(d));
-    TRY_DONE(cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking),
+    TRY_DONE(cuda_check(cudaStreamCreateWithFlags(&d->own, cudaStreamNonBlocking),
                         "making a stream"));
+    d->stream = d->own;
+    TRY_DONE(cuda_check(cudaMallocHost((void **)&d->staging, STAGING_BYTES), "staging memory"));
+    TRY_DONE(cuda_check(cudaMalloc((void **)&d->barrier, 2 * sizeof *d->barrier), "barrier"));
+    TRY_DONE(cuda_check(cudaMemsetAsync(d->barrier, 0, 2 * sizeof *d->barrier, d->own),
+                        "clearing the barrier"));
+    TRY_DONE(cuda_check(cudaStreamSynchronize(d->own), "clearing the barrier"));
     *out = d;
     d = NULL;
 done:
@@ -116,20 +125,33 @@ static pm_status cuda_alloc(struct device *d, void **out, size_t bytes, const ch
 static void cuda_free(struct device *d, void *p)
 {
     if (!p) return;
-    cudaStreamSynchronize(d->stream);
+    cudaStreamSynchronize(d->own); /* a stream of the caller's may be gone; cudaFree waits */
     cudaFree(p);
-}
-
-static pm_status cuda_upload(struct device *d, void *to, const void *from, size_t bytes)
-{
-    if (bytes == 0) return PM_OK;
-    return cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, d->stream),
-                      "upload");
 }
 
 static pm_status cuda_sync(struct device *d)
 {
-    return cuda_check(cudaStreamSynchronize(d->stream), "waiting for the device");
+    TRY(cuda_check(cudaStreamSynchronize(d->stream), "waiting for the device"));
+    d->staged = 0;
+    return PM_OK;
+}
+
+/* The caller's bytes are its own again at once: small ones wait in page-locked memory for the
+ * copy, which is reused when it is full and the stream has drained; large ones are waited for.
+ */
+static pm_status cuda_upload(struct device *d, void *to, const void *from, size_t bytes)
+{
+    const void *source = from;
+    bool small = bytes <= STAGING_BYTES / 4;
+    if (bytes == 0) return PM_OK;
+    if (small) {
+        if (bytes > STAGING_BYTES - d->staged) TRY(cuda_sync(d));
+        source = memcpy(d->staging + d->staged, from, bytes);
+        d->staged += (bytes + STAGING_ALIGN - 1) / STAGING_ALIGN * STAGING_ALIGN;
+    }
+    TRY(cuda_check(cudaMemcpyAsync(to, source, bytes, cudaMemcpyHostToDevice, d->stream),
+                   "upload"));
+    return small ? PM_OK : cuda_sync(d);
 }
 
 static pm_status cuda_download(struct device *d, void *to, const void *from, size_t bytes)
@@ -139,6 +161,51 @@ static pm_status cuda_download(struct device *d, void *to, const void *from, siz
                        "download"));
     }
     return cuda_sync(d);
+}
+
+/* Kernels go to the thread's current device, which must be that of the stream. */
+static pm_status cuda_set_stream(struct device *d, void *stream)
+{
+    TRY(cuda_check(cudaSetDevice(d->index), "choosing the device"));
+    if (d->staged) TRY(cuda_sync(d));
+    d->stream = stream;
+    return PM_OK;
+}
+
+static pm_status cuda_clear(struct device *d, void *p, size_t bytes)
+{
+    if (bytes == 0) return PM_OK;
+    return cuda_check(cudaMemsetAsync(p, 0, bytes, d->stream), "clearing memory");
+}
+
+static pm_status cuda_record_begin(struct device *d)
+{
+    return cuda_check(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal),
+                      "recording a step");
+}
+
+static pm_status cuda_record_end(struct device *d, void **out)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t ready = NULL;
+    pm_status status = cuda_check(cudaStreamEndCapture(d->stream, &graph), "recording a step");
+    if (status == PM_OK) {
+        status = cuda_check(cudaGraphInstantiate(&ready, graph, 0), "recording a step");
+    }
+    if (graph) cudaGraphDestroy(graph);
+    if (status == PM_OK) *out = ready;
+    return status;
+}
+
+static pm_status cuda_replay(struct device *d, void *graph)
+{
+    return cuda_check(cudaGraphLaunch(graph, d->stream), "replaying a step");
+}
+
+static void cuda_record_free(struct device *d, void *graph)
+{
+    cudaStreamSynchronize(d->stream);
+    cudaGraphExecDestroy(graph);
 }
 
 static const char *cuda_describe(struct device *d)
@@ -174,6 +241,24 @@ pm_status cuda_scratch(struct device *d, void *out, size_t bytes, const char *wh
     return PM_OK;
 }
 
+static void cuda_explain(struct device *d, const struct linear_kind *kind, char *text,
+                         size_t size)
+{
+    const struct linear_machine machine = {d->sm, d->n_sm, d->smem_block};
+    /* Weights and rows that a model allocates are aligned, unless K is odd. */
+    const struct linear_shape shape = {.type = kind->type,
+                                       .glu = kind->glu,
+                                       .aligned =
+                                           kind->k * dtype_bits(kind->type) / 8 % 16 == 0,
+                                       .n_expert = kind->n_expert,
+                                       .n = kind->n,
+                                       .k = kind->k,
+                                       .max_row = kind->rows};
+    struct linear_plan plan = linear_plan_of(&machine, &shape);
+    snprintf(text, size, "%s, %d weight rows x %d rows: %s", linear_kernel_name(plan.kernel),
+             plan.weight_tile, plan.row_tile, plan.reason);
+}
+
 const struct kernels cuda_kernels = {
     .name = "cuda",
     .host_memory = false,
@@ -186,8 +271,15 @@ const struct kernels cuda_kernels = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
+    .set_stream = cuda_set_stream,
+    .clear = cuda_clear,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .replay = cuda_replay,
+    .record_free = cuda_record_free,
     .describe = cuda_describe,
     .reserve = cuda_reserve,
+    .explain = cuda_explain,
     .measure = cuda_measure,
     .embed = cuda_embed,
     .norm = cuda_norm,

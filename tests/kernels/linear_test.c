@@ -3,8 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/kernels/linear_mirror.h"
 #include "tests/oracle/oracle.h"
 #include "tests/oracle/rig.h"
+
+#define F16_UNIT 0x1p-10 /* as BF16_UNIT, for values that become f16 */
 
 enum { SHIFT = 1 }; /* bytes by which stored weights miss every alignment */
 
@@ -70,16 +73,40 @@ static struct tensor weights(struct rig *rig, pm_dtype type, int64_t n, int64_t 
     return misplaced(rig, tensor_rows(&t, 3, n), 5);
 }
 
+static struct tensor bias_of(struct rig *rig, pm_dtype type, int64_t n)
+{
+    return misplaced(rig, rig_weights(rig, type, 1, n), 0);
+}
+
 static struct tensor bias(struct rig *rig, int64_t n)
 {
     static const pm_dtype of[] = {PM_F32, PM_F16, PM_BF16};
-    return misplaced(rig, rig_weights(rig, of[rig_below(rig, 3)], 1, n), 0);
+    return bias_of(rig, of[rig_below(rig, 3)], n);
 }
 
+/* A backend with memory of its own narrows x to the type that its weights widen to. */
 static double unit_of(const struct rig *rig, pm_dtype type)
 {
     bool narrow = type == PM_BF16 || type == PM_F8_E4M3 || type == PM_MXFP4;
-    return narrow ? rig->bf16_unit : 0;
+    if (rig->k->host_memory) return narrow ? rig->bf16_unit : 0;
+    return narrow ? BF16_UNIT : type == PM_F16 ? F16_UNIT : 0;
+}
+
+/* The operation on a device, with tensors of the host: a device with memory of its own gets
+ * copies, the tensors of all experts at equal distances. */
+static void run(struct rig *rig, struct device *d, const struct linear *op)
+{
+    struct mirror m = {.k = rig->k, .d = d};
+    struct linear on;
+    if (rig->k->host_memory) {
+        expect_ok(rig->k->linear(d, op, 1));
+        return;
+    }
+    on = mirror_linear(&m, op, 0);
+    expect_ok(rig->k->reserve(d, op->x.rows, op->x.cols, 1));
+    expect_ok(rig->k->linear(d, &on, 1));
+    mirror_back(&m, &op->y, &on.y);
+    mirror_free(&m);
 }
 
 static void check(struct rig *rig, const char *what, const struct linear *op)
@@ -90,7 +117,7 @@ static void check(struct rig *rig, const char *what, const struct linear *op)
     snprintf(name, sizeof name, "%s %s [%d,%d] x %d", what, dtype_name(op->w[0].type),
              (int)op->w[0].rows, (int)op->w[0].cols, (int)op->y.rows);
     oracle(rig, want, bound, *op, unit_of(rig, op->w[0].type));
-    expect_ok(rig->k->linear(rig->d, op, 1));
+    run(rig, rig->d, op);
     expect_close(name, &op->y, want, bound);
 }
 
@@ -181,7 +208,8 @@ struct grouped {
     struct linear op;
 };
 
-/* Experts with no row, one row and many, each row of x used several times. */
+/* Experts with no row, one row and many, each row of x used several times. Where weights stay
+ * where they are, experts may differ in the type of their bias and in having one. */
 static void make_grouped(struct rig *rig, struct grouped *g, pm_dtype type, int64_t n,
                          int64_t k)
 {
@@ -190,8 +218,8 @@ static void make_grouped(struct rig *rig, struct grouped *g, pm_dtype type, int6
     for (int e = 0; e < EXPERTS; e++) {
         g->w[e] = weights(rig, type, n, k);
         g->up[e] = weights(rig, type, n, k);
-        g->b[e] = bias(rig, n);
-        if (e % 3 == 1) g->b[e].data = NULL;
+        g->b[e] = rig->k->host_memory ? bias(rig, n) : bias_of(rig, PM_BF16, n);
+        if (e % 3 == 1 && rig->k->host_memory) g->b[e].data = NULL;
     }
     for (int r = 0; r < GROUPED_ROWS; r++)
         g->source[r] = rig_below(rig, 40);
@@ -226,6 +254,7 @@ static void linear_mixes_types_of_experts(void **state)
 {
     struct rig *rig = *state;
     struct grouped g;
+    if (!rig->k->host_memory) return; /* refused: cuda_linear_test.c */
     make_grouped(rig, &g, PM_F32, 12, 64);
     for (int e = 0; e < EXPERTS; e++) {
         g.w[e] = weights(rig, types[e % N_TYPE], 12, 64);
@@ -242,6 +271,7 @@ static void linear_runs_several_operations(void **state)
 {
     enum { OPS = 5 };
     struct rig *rig = *state;
+    if (!rig->k->host_memory) return; /* cuda_linear_test.c has this */
     struct tensor w[OPS], x[2] = {rig_matrix(rig, 11, 96), rig_matrix(rig, 11, 96)};
     struct linear op[OPS];
     for (int i = 0; i < OPS; i++) {
@@ -266,7 +296,7 @@ static struct tensor rows_alone(struct rig *rig, const struct linear *op)
         struct linear one = *op;
         one.x = tensor_rows(&op->x, r, 1);
         one.y = tensor_rows(&y, r, 1);
-        expect_ok(rig->k->linear(rig->d, &one, 1));
+        run(rig, rig->d, &one);
     }
     return y;
 }
@@ -285,7 +315,7 @@ static void row_is_the_same_among_any_number_of_rows(void **state)
             op.x = tensor_rows(&x, 70 - n, n);
             op.y = tensor_rows(&y, 70 - n, n);
             struct tensor want = tensor_rows(&alone, 70 - n, n);
-            expect_ok(rig->k->linear(rig->d, &op, 1));
+            run(rig, rig->d, &op);
             expect_same(dtype_name(type), &op.y, &want);
         }
     }
@@ -310,7 +340,7 @@ static void row_is_the_same_in_any_order_and_expert(void **state)
         rig_shuffle(rig, source, ROWS);
         op.w = experts;
         op.rows = &rows;
-        expect_ok(rig->k->linear(rig->d, &op, 1));
+        run(rig, rig->d, &op);
         for (int r = 0; r < ROWS; r++) {
             memcpy(rig_row(&got, source[r]), rig_row(&op.y, r), 21 * sizeof(float));
         }
@@ -327,11 +357,11 @@ static void row_is_the_same_with_any_number_of_threads(void **state)
         struct device *const device[] = {rig->device[0], rig->device[1], rig->device[2], seven};
         struct grouped g;
         make_grouped(rig, &g, types[t], 70, 352);
-        expect_ok(rig->k->linear(rig->d, &g.op, 1));
+        run(rig, rig->d, &g.op);
         for (int i = 0; i < 4; i++) {
             struct linear op = g.op;
             op.y = rig_matrix(rig, GROUPED_ROWS, 70);
-            expect_ok(rig->k->linear(device[i], &op, 1));
+            run(rig, device[i], &op);
             expect_same(dtype_name(types[t]), &op.y, &g.op.y);
         }
     }

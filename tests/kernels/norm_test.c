@@ -61,8 +61,10 @@ static void check(struct rig *rig, const struct norm_case *c)
 
 static void norm_matches_oracle(void **state)
 {
-    static const int64_t shape[][2] = {{0, 33},   {1, 1},  {3, 1},    {1, 33},   {3, 128},
-                                       {257, 33}, {5, 64}, {3, 2880}, {257, 100}};
+    static const int64_t shape[][2] = {{0, 33},    {1, 1},    {3, 1},     {1, 33},
+                                       {3, 128},   {257, 33}, {5, 64},    {3, 2880},
+                                       {257, 100}, {2, 130},  {2, 1000},  {1, 1025},
+                                       {1, 4096},  {1, 7168}, {1, 16384}, {1, 20001}};
     for (int kind = 0; kind < N_KIND; kind++) {
         for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
             struct norm_case c = norm_case(*state, kind, shape[i][0], shape[i][1], 1, 0);
@@ -86,6 +88,41 @@ static void norm_holds_for_small_and_large_values(void **state)
             c.eps = values[i].eps;
             check(*state, &c);
         }
+    }
+}
+
+/* Where a row stands decides how it is read, not what becomes of it. */
+static void round_addresses_leave_no_trace(void **state)
+{
+    struct rig *rig = *state;
+    static const int64_t cols[] = {4, 33, 128, 500, 1000, 2880, 5003, 16400};
+    for (int i = 0; i < N_KIND * 8; i++) {
+        struct norm_case c = norm_case(rig, i / 8, 2, cols[i % 8], 1, 0.1);
+        struct tensor y = rig_matrix(rig, 2, cols[i % 8]), x = rig_round(rig, &c.x, PM_F32);
+        struct tensor even = rig_round(rig, &x, PM_F32);
+        run(rig, rig->d, &c, y, c.x);
+        run(rig, rig->d, &c, even, x);
+        expect_same(kinds[c.kind].name, &even, &y);
+    }
+}
+
+/* What feeds a linear map is the F32 result, rounded once. */
+static void a_narrow_result_is_the_wide_one_rounded(void **state)
+{
+    struct rig *rig = *state;
+    static const int64_t cols[] = {1, 33, 128, 2880, 20001};
+    if (rig->k->narrow != PM_BF16) return;
+    for (int i = 0; i < N_KIND * 5 * 2; i++) {
+        struct norm_case c = norm_case(rig, i / 10, 3, cols[i % 5], 1, 0);
+        struct tensor x = i / 5 % 2 ? rig_round(rig, &c.x, PM_F32) : c.x;
+        struct tensor y = rig_matrix(rig, 3, cols[i % 5]), half = rig_round(rig, &y, PM_BF16);
+        struct tensor want;
+        run(rig, rig->d, &c, y, x);
+        run(rig, rig->d, &c, half, x);
+        want = rig_round(rig, &y, PM_BF16);
+        y = rig_widen(rig, &half);
+        want = rig_widen(rig, &want);
+        expect_same(kinds[c.kind].name, &y, &want);
     }
 }
 
@@ -174,6 +211,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RIG_TEST(norm_matches_oracle),
         RIG_TEST(norm_holds_for_small_and_large_values),
+        RIG_TEST(round_addresses_leave_no_trace),
+        RIG_TEST(a_narrow_result_is_the_wide_one_rounded),
         RIG_TEST(a_row_of_zeros_stays_finite),
         RIG_TEST(norm_may_write_over_its_input),
         RIG_TEST(norm_keeps_to_its_columns),

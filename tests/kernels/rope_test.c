@@ -98,6 +98,21 @@ static void rotation_matches_oracle(void **state)
     }
 }
 
+/* Where a row stands decides how it is read, not what becomes of it. */
+static void round_addresses_leave_no_trace(void **state)
+{
+    struct rig *rig = *state;
+    for (size_t i = 0; i < 2 * sizeof shapes / sizeof *shapes; i++) {
+        const struct shape *s = &shapes[i / 2];
+        struct tensor x = rig_matrix(rig, s->n_row, (int64_t)s->n_head * s->head_dim);
+        struct tensor even = rig_round(rig, &x, PM_F32);
+        struct table t = make_table(rig, positions(rig, s->n_row), s->n_row, s->n, 1.2f);
+        rotate(rig, rig->d, x, s, &t, i % 2);
+        rotate(rig, rig->d, even, s, &t, i % 2);
+        expect_same(i % 2 ? "interleaved" : "half-split", &even, &x);
+    }
+}
+
 /* Neighbours and halves are the same rotation of other values. */
 static void interleaved_is_half_split_of_moved_values(void **state)
 {
@@ -130,7 +145,7 @@ static double product(struct rig *rig, const struct tensor *x, const int32_t *po
 {
     const struct shape s = {2, 1, 64, 0, 32};
     struct tensor y = rig_copy(rig, x);
-    struct table t = make_table(rig, position, 2, s.n, 1);
+    struct table t = make_table(rig, rig_ints(rig, position, 2), 2, s.n, 1);
     double sum = 0, size = 0;
     rotate(rig, rig->d, y, &s, &t, interleaved);
     for (int i = 0; i < 64; i++) {
@@ -189,6 +204,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RIG_TEST(table_matches_oracle),
         RIG_TEST(rotation_matches_oracle),
+        RIG_TEST(round_addresses_leave_no_trace),
         RIG_TEST(interleaved_is_half_split_of_moved_values),
         RIG_TEST(products_depend_on_the_distance_alone),
         RIG_TEST(a_row_depends_on_itself_alone),

@@ -25,7 +25,8 @@ static void embedding_matches_oracle_for_every_type(void **state)
         int64_t n = cols[c % 3], n_row = 9;
         struct tensor table = rig_weights(rig, stored[c / 6], 150, n);
         struct tensor y = rig_matrix(rig, n_row, n);
-        int32_t id[] = {0, 149, 7, 7, 128, 127, 1, 64, 0};
+        static const int32_t ids[] = {0, 149, 7, 7, 128, 127, 1, 64, 0};
+        int32_t *id = rig_ints(rig, ids, 9);
         double *want = rig_doubles(rig, n_row * n), *bound = rig_doubles(rig, n_row * n);
         oracle_embed(want, bound, &table, id, n_row, scale[c / 3 % 2]);
         expect_ok(rig->k->embed(rig->d, y, &table, id, scale[c / 3 % 2]));
@@ -41,13 +42,52 @@ static void embedding_takes_odd_widths_and_no_rows(void **state)
         struct tensor table = rig_weights(rig, stored[c / 3], 3, cols[c % 3]);
         struct tensor y = rig_matrix(rig, 2, cols[c % 3]),
                       none = rig_matrix(rig, 0, cols[c % 3]);
-        int32_t id[] = {2, 1};
+        static const int32_t ids[] = {2, 1};
+        int32_t *id = rig_ints(rig, ids, 2);
         double *want = rig_doubles(rig, 2 * cols[c % 3]),
                *bound = rig_doubles(rig, 2 * cols[c % 3]);
         oracle_embed(want, bound, &table, id, 2, 1);
         expect_ok(rig->k->embed(rig->d, y, &table, id, 1));
         expect_ok(rig->k->embed(rig->d, none, &table, id, 1));
         expect_close(dtype_name(stored[c / 3]), &y, want, bound);
+    }
+}
+
+/* All codes of E4M3, and all values of MXFP4 with every scale that float32 can follow. */
+static void every_code_is_read(void **state)
+{
+    struct rig *rig = *state;
+    enum { N_SCALE = 253, COLS = N_SCALE * 32 };
+    struct tensor small = rig_weights(rig, PM_F8_E4M3, 1, 256);
+    struct tensor fine = rig_weights(rig, PM_MXFP4, 1, COLS);
+    struct tensor y = rig_matrix(rig, 1, 256), z = rig_matrix(rig, 1, COLS);
+    double *want = rig_doubles(rig, COLS), *bound = rig_doubles(rig, COLS);
+    int32_t *id = rig_take(rig, 1, sizeof *id);
+    for (int i = 0; i < 256; i++) {
+        ((uint8_t *)small.data)[i] = (uint8_t)i;
+    }
+    for (int i = 0; i < COLS / 2; i++) {
+        ((uint8_t *)fine.data)[i] = (uint8_t)(i % 8 * 2 | (i % 8 * 2 + 1) << 4);
+        ((uint8_t *)(uintptr_t)fine.scale)[i / 16] = (uint8_t)(i / 16);
+    }
+    oracle_embed(want, bound, &small, id, 1, 1);
+    expect_ok(rig->k->embed(rig->d, y, &small, id, 1));
+    expect_close("F8_E4M3", &y, want, bound);
+    oracle_embed(want, bound, &fine, id, 1, 1);
+    expect_ok(rig->k->embed(rig->d, z, &fine, id, 1));
+    expect_close("MXFP4", &z, want, bound);
+}
+
+/* The scale that the format sets aside. */
+static void a_scale_may_be_no_number(void **state)
+{
+    struct rig *rig = *state;
+    struct tensor fine = rig_weights(rig, PM_MXFP4, 1, 64), y = rig_matrix(rig, 1, 64);
+    if (rig->k->host_memory) return; /* the CPU's tiles take it for 2^128 */
+    ((uint8_t *)(uintptr_t)fine.scale)[1] = 255;
+    expect_ok(rig->k->embed(rig->d, y, &fine, rig_take(rig, 1, sizeof(int32_t)), 1));
+    for (int i = 0; i < 64; i++) {
+        assert_int_equal(isnan(rig_row(&y, 0)[i]) != 0, i >= 32);
     }
 }
 
@@ -136,6 +176,21 @@ static void a_row_depends_on_itself_alone(void **state)
     }
 }
 
+/* Where a row stands decides how it is read, not what becomes of it. */
+static void round_addresses_leave_no_trace(void **state)
+{
+    struct rig *rig = *state;
+    static const int64_t cols[] = {1, 4, 33, 1024, 2880, 5003};
+    for (int i = 0; i < N_OP * 6; i++) {
+        struct row_case c = row_case(rig, i / 6, 5, cols[i % 6]), even = c;
+        struct tensor x = rig_copy(rig, &c.x), y = rig_round(rig, &c.x, PM_F32);
+        even.y = rig_round(rig, &c.y, PM_F32);
+        run(rig, rig->d, &c, x);
+        run(rig, rig->d, &even, y);
+        expect_same(op_name[i / 6], &x, &y);
+    }
+}
+
 static void a_gate_may_be_huge(void **state)
 {
     struct rig *rig = *state;
@@ -183,13 +238,14 @@ static void views_of_rows_keep_their_values(void **state)
         struct tensor whole = rig_weights(rig, stored[c / 5], 300, 160);
         struct tensor part = tensor_rows(&whole, first[c % 5], 90);
         struct tensor twice = tensor_rows(&part, 60, 20), y = rig_matrix(rig, 1, 160);
-        int32_t last = 19;
+        int32_t *last = rig_take(rig, 1, sizeof *last);
         double want[160], bound[160];
+        *last = 19;
         assert_int_equal(part.rows, 90);
         assert_int_equal(twice.cols, 160);
-        expect_ok(rig->k->embed(rig->d, y, &twice, &last, 1));
-        last += (int32_t)first[c % 5] + 60;
-        oracle_embed(want, bound, &whole, &last, 1, 1);
+        expect_ok(rig->k->embed(rig->d, y, &twice, last, 1));
+        *last += (int32_t)first[c % 5] + 60;
+        oracle_embed(want, bound, &whole, last, 1, 1);
         expect_close(dtype_name(stored[c / 5]), &y, want, bound);
     }
 }
@@ -229,7 +285,7 @@ static void cache_writes_match_oracle_in_every_bit(void **state)
         struct tensor k = rig_matrix(rig, n_row, (int64_t)dim[0] * dim[1]), v = {0};
         struct kv_layer got = pool(rig, cache_types[c % 3], dim[0], dim[1], dim[2]);
         struct kv_layer want = pool(rig, cache_types[c % 3], dim[0], dim[1], dim[2]);
-        int64_t slot[7 * KV_BLOCK];
+        int64_t *slot = rig_take(rig, (int64_t)7 * KV_BLOCK, sizeof *slot);
         int32_t order[7 * KV_BLOCK];
         struct attention_rows rows = {.n_row = n_row, .slot = slot};
         if (dim[2]) v = rig_matrix(rig, n_row, (int64_t)dim[0] * dim[2]);
@@ -260,8 +316,9 @@ static void cache_writes_round_to_nearest_even(void **state)
         struct tensor k = rig_matrix(rig, 1, DIM), v = {0};
         struct kv_layer got = pool(rig, cache_types[c], 1, DIM, 0);
         struct kv_layer want = pool(rig, cache_types[c], 1, DIM, 0);
-        int64_t slot = 37;
-        struct attention_rows rows = {.n_row = 1, .slot = &slot};
+        int64_t *slot = rig_take(rig, 1, sizeof *slot);
+        struct attention_rows rows = {.n_row = 1, .slot = slot};
+        *slot = 37;
         for (int i = 0; i < DIM; i++) {
             /* Each value meets the vector part and the tail. */
             rig_row(&k, 0)[i] = special[i * 5 % N];
@@ -278,8 +335,7 @@ static void cache_writes_keep_what_is_not_a_number(void **state)
     for (int c = 0; c < 3; c++) {
         struct tensor k = rig_matrix(rig, 1, 37), v = {0};
         struct kv_layer got = pool(rig, cache_types[c], 1, 37, 0);
-        int64_t slot = 0;
-        struct attention_rows rows = {.n_row = 1, .slot = &slot};
+        struct attention_rows rows = {.n_row = 1, .slot = rig_take(rig, 1, sizeof(int64_t))};
         struct tensor written = tensor_view(got.k, cache_types[c], 1, 37);
         for (int i = 0; i < 37; i++) {
             /* All of the fraction is in the bits that a shorter type has no room for. */
@@ -298,8 +354,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RIG_TEST(embedding_matches_oracle_for_every_type),
         RIG_TEST(embedding_takes_odd_widths_and_no_rows),
+        RIG_TEST(every_code_is_read),
+        RIG_TEST(a_scale_may_be_no_number),
         RIG_TEST(row_operations_match_oracle),
         RIG_TEST(a_row_depends_on_itself_alone),
+        RIG_TEST(round_addresses_leave_no_trace),
         RIG_TEST(a_gate_may_be_huge),
         RIG_TEST(what_is_not_a_number_is_not_hidden),
         RIG_TEST(clamp_bounds_infinities),

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/kernels/backends.h"
 #include "tests/oracle/oracle.h"
 
 enum { GAP = 3 }; /* floats between two rows */
@@ -31,10 +32,13 @@ int rig_end(void **state)
 {
     struct rig *rig = *state;
     while (rig->n_memory) {
-        free(rig->memory[--rig->n_memory]);
+        rig->backend->give(rig->memory[--rig->n_memory]);
     }
     return 0;
 }
+
+/* Scratch for the largest operations of the tests. */
+enum { MOST_ROWS = 4096, MOST_COLS = 8192, MOST_TOKENS = 8192 };
 
 static void close_devices(struct rig *rig)
 {
@@ -48,17 +52,21 @@ static pm_status open_devices(struct rig *rig)
 {
     for (int i = 0; i < RIG_DEVICES; i++) {
         pm_status status = rig->k->open(&rig->device[i], 0, i + 1);
+        if (status == PM_OK && !rig->k->host_memory) {
+            status = rig->k->reserve(rig->device[i], MOST_ROWS, MOST_COLS, MOST_TOKENS);
+        }
         if (status != PM_OK) {
             close_devices(rig);
             return status;
         }
     }
     rig->d = rig->device[1];
-    rig->bf16_unit = strstr(rig->k->describe(rig->d), "bf16") ? BF16_UNIT : 0;
+    rig->bf16_unit =
+        rig->k->narrow == PM_BF16 || strstr(rig->k->describe(rig->d), "bf16") ? BF16_UNIT : 0;
     return PM_OK;
 }
 
-static struct rig *current; /* what the group's setup hands to its tests */
+static struct rig *current; /* what the group's setup hands to its tests, or NULL */
 
 static int hand_over(void **state)
 {
@@ -66,7 +74,24 @@ static int hand_over(void **state)
     return 0;
 }
 
-int rig_run(const char *title, const struct CMUnitTest *tests, size_t n)
+/* Runs the tests on one device of a backend; false where the machine has none. */
+static bool run_on(const char *title, const char *variant, const struct CMUnitTest *tests,
+                   size_t n, int *failed)
+{
+    char name[96];
+    if (open_devices(current) != PM_OK) {
+        printf("%s: skipped, %s\n", variant, pm_last_error());
+        return false;
+    }
+    snprintf(name, sizeof name, "%s %s seed %llu", title, variant, (unsigned long long)seed());
+    print_message("%s\n", name);
+    *failed += _cmocka_run_group_tests(name, tests, n, hand_over, NULL);
+    close_devices(current);
+    return true;
+}
+
+/* The number of instruction sets that the tests ran with. */
+static int run_cpu(const char *title, const struct CMUnitTest *tests, size_t n, int *failed)
 {
 #if defined(__SANITIZE_ADDRESS__)
     /* Memory errors are the same in tables that share their code, and checked code is slow. */
@@ -77,33 +102,41 @@ int rig_run(const char *title, const struct CMUnitTest *tests, size_t n)
     const int enough = 4;
 #endif
     const char *only = getenv("POLYMATH_ISA");
+    int n_run = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all && n_run < enough; i++) {
+        if (only && strcmp(only, all[i]) != 0) continue;
+        setenv("POLYMATH_ISA", all[i], 1);
+        n_run += run_on(title, all[i], tests, n, failed);
+        if (only) break; /* the variable now points to what this loop wrote */
+    }
+    return n_run;
+}
+
+enum { SKIPPED = 77 }; /* the machine has no such device */
+
+int rig_run(const char *title, const struct CMUnitTest *tests, size_t n)
+{
+    const char *only = getenv("POLYMATH_TEST_BACKEND");
     int failed = 0, n_run = 0;
     current = calloc(1, sizeof *current);
     if (!current) return 1;
-    current->k = &cpu_kernels;
-    for (size_t i = 0; i < sizeof all / sizeof *all && n_run < enough; i++) {
-        char name[64];
-        if (only && strcmp(only, all[i]) != 0) continue;
-        setenv("POLYMATH_ISA", all[i], 1);
-        if (open_devices(current) != PM_OK) {
-            printf("%s: skipped, %s\n", all[i], pm_last_error());
-            continue;
-        }
-        snprintf(name, sizeof name, "%s %s seed %llu", title, all[i],
-                 (unsigned long long)seed());
-        print_message("%s\n", name);
-        failed += _cmocka_run_group_tests(name, tests, n, hand_over, NULL);
-        close_devices(current);
-        n_run++;
-        if (only) break; /* the variable now points to what this loop wrote */
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        current->backend = &backends[i];
+        current->k = backends[i].k;
+        if (only && strcmp(only, current->k->name) != 0) continue;
+        n_run += current->k == &cpu_kernels
+                     ? run_cpu(title, tests, n, &failed)
+                     : run_on(title, current->k->name, tests, n, &failed);
     }
     free(current);
-    return n_run ? failed != 0 : 1;
+    current = NULL;
+    if (n_run) return failed != 0;
+    return only && strcmp(only, cpu_kernels.name) != 0 ? SKIPPED : 1;
 }
 
 void *rig_take(struct rig *rig, int64_t n, size_t size)
 {
-    void *p = calloc(n > 0 ? (size_t)n : 1, size);
+    void *p = rig->backend->take(n > 0 ? (size_t)n : 1, size);
     if (!p || rig->n_memory == RIG_MEMORY) rig_fail("the rig is out of memory");
     rig->memory[rig->n_memory++] = p;
     return p;
@@ -131,6 +164,44 @@ struct tensor rig_copy(struct rig *rig, const struct tensor *t)
     struct tensor copy = *t;
     copy.data = rig_take(rig, t->rows * t->stride, 1);
     memcpy(copy.data, t->data, (size_t)(t->rows * t->stride));
+    return copy;
+}
+
+struct tensor rig_round(struct rig *rig, const struct tensor *t, pm_dtype type)
+{
+    struct tensor copy = tensor_view(NULL, type, t->rows, t->cols);
+    copy.stride = copy.stride / 16 * 16 + 32; /* never the distance of rig_matrix */
+    copy.data = rig_take(rig, copy.rows * copy.stride, 1);
+    for (int64_t r = 0; r < t->rows; r++) {
+        float *full = rig_row(&copy, r);
+        uint16_t *half = (uint16_t *)(void *)full;
+        for (int64_t i = 0; i < t->cols; i++) {
+            if (type == PM_BF16) {
+                half[i] = f32_to_bf16(rig_row(t, r)[i]);
+            } else {
+                full[i] = rig_row(t, r)[i];
+            }
+        }
+    }
+    return copy;
+}
+
+struct tensor rig_widen(struct rig *rig, const struct tensor *t)
+{
+    struct tensor wide = rig_matrix(rig, t->rows, t->cols);
+    for (int64_t r = 0; r < t->rows; r++) {
+        const uint16_t *half = (const uint16_t *)(const void *)rig_row(t, r);
+        for (int64_t i = 0; i < t->cols; i++) {
+            rig_row(&wide, r)[i] = bf16_to_f32(half[i]);
+        }
+    }
+    return wide;
+}
+
+int32_t *rig_ints(struct rig *rig, const int32_t *v, int64_t n)
+{
+    int32_t *copy = rig_take(rig, n, sizeof *copy);
+    memcpy(copy, v, (size_t)n * sizeof *copy);
     return copy;
 }
 
@@ -277,6 +348,10 @@ void expect_same(const char *what, const struct tensor *a, const struct tensor *
 void expect_ok(pm_status status)
 {
     if (status != PM_OK) rig_fail("%s", pm_last_error());
+    for (int i = 0; current && i < RIG_DEVICES; i++) {
+        if (!current->device[i]) continue;
+        if (current->k->sync(current->device[i]) != PM_OK) rig_fail("%s", pm_last_error());
+    }
 }
 
 void expect_error(pm_status status, pm_status want, const char *part)

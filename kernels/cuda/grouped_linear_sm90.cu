@@ -1,0 +1,67 @@
+/* grouped_linear_sm90.cu - the grouped linear map for BF16 weights on Hopper: host side. How it
+ * computes stands in sm90_linear.cuh.
+ *
+ * Four kernels differ in the tile, which follows from the plan's estimate of the rows of an
+ * expert; any expert size is right with each of them and gives the same bits:
+ *
+ *   rows  weights  stages  blocks an SM  shared memory  for
+ *     16       64      20             1         214 KiB  decode with few tasks, not gated
+ *     16      128       5             2         104 KiB  decode: streams weights
+ *     64      128       4             2         110 KiB  up to some 80 rows an expert
+ *    128      256       4             1         214 KiB  prefill
+ *
+ * Predicted, not measured: this has not run on hardware. Floors of the routed experts of
+ * Qwen3-30B-A3B (D 2048, F 768, E 128, K 8), both maps, uniform routing, at 3.0 TB/s and 798
+ * TFLOP/s; `goal` is what the design aims at:
+ *
+ *   T       MB    GFLOP   memory us   compute us   goal us
+ *   1       75    0.08         25.2          0.1        30
+ *   512   1208    38.7          408           48       425
+ *   4096  1208     309          447          388       560
+ *   16384 1208    1237          582         1550      1850 */
+#include "kernels/cuda/sm90_linear.cuh"
+#include "kernels/cuda/tensormap.h"
+
+typedef struct sm90_shape<16, 1, 1, 20, 1> sm90_thin;
+typedef struct sm90_shape<16, 1, 2, 5, 2> sm90_decode;
+typedef struct sm90_shape<64, 1, 2, 4, 2> sm90_middle;
+
+/* [K, N, E] of a stack of weights. TMA wants distances that are not negative: experts that lie
+ * one before the other are counted from the last. */
+static pm_status weights_map(CUtensorMap *out, bool *flip, const struct linear_params *p,
+                             const struct linear_stack *w)
+{
+    const char *base = w->data;
+    int64_t distance = p->n_expert > 1 ? w->expert_stride : w->stride * p->n;
+    uint64_t dim[3] = {(uint64_t)p->k, (uint64_t)p->n, (uint64_t)p->n_expert}, stride[2];
+    uint32_t box[3] = {SM90_STEP, SM90_ATOM, 1};
+    *flip = distance < 0;
+    if (*flip) {
+        base += distance * (p->n_expert - 1);
+        distance = -distance;
+    }
+    stride[0] = (uint64_t)w->stride;
+    stride[1] = (uint64_t)distance;
+    return tensormap_3d(out, base, PM_BF16, dim, stride, box, TENSORMAP_SWIZZLE_128);
+}
+
+extern "C" pm_status cuda_grouped_linear_sm90(struct device *d, const struct linear_params *p,
+                                              const struct linear_plan *plan)
+{
+    struct sm90_args a = {};
+    if (p->n_expert > SM90_MAX_EXPERT)
+        return fail(PM_ERR_UNSUPPORTED, "cuda: %d experts, at most %d", p->n_expert,
+                    SM90_MAX_EXPERT);
+    a.p = *p;
+    a.wide_y = ((uintptr_t)p->y | (uintptr_t)p->y_stride) % 16 == 0;
+    TRY(weights_map(&a.w, &a.flip, p, &p->w));
+    if (p->glu.kind != GLU_NONE) TRY(weights_map(&a.w_up, &a.flip_up, p, &p->w_up));
+    /* Few tasks fill few multiprocessors: smaller ones, each with all of the shared memory. */
+    if (plan->row_tile <= sm90_decode::rows && p->glu.kind == GLU_NONE &&
+        (plan->weight_tile <= SM90_ATOM || 2 * sm90_most_tasks<sm90_decode>(p) <= d->n_sm)) {
+        return sm90_launch<sm90_thin>(d, &a);
+    }
+    if (plan->row_tile <= sm90_decode::rows) return sm90_launch<sm90_decode>(d, &a);
+    if (plan->row_tile <= sm90_middle::rows) return sm90_launch<sm90_middle>(d, &a);
+    return sm90_launch_prefill(d, &a);
+}
