@@ -1,4 +1,4 @@
-/* command.c - polymath bench: the machine's peaks, and models. */
+/* command.c - polymath bench: the machine's peaks, operations, and models. */
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +17,18 @@ static const struct command model_command = {
     .max_argument = 1,
     .engine = true,
     .run = bench_model,
+};
+
+static const struct command kernels_command = {
+    .name = "bench kernels",
+    .arguments = "",
+    .about =
+        "Measures the operations of a layer on shapes of released models, with caches cold, "
+        "beside\n"
+        "what the measured peaks allow. Lists take commas, for example:\n"
+        "  polymath bench kernels --shape qwen3-30b,olmoe --op up,down,layer -n 1,64 -o json",
+    .engine = true,
+    .run = bench_kernels,
 };
 
 static const struct command peaks_command = {
@@ -76,11 +88,15 @@ static int run(const struct command *self, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "model") == 0) {
         return bench_model(&model_command, argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "kernels") == 0) {
+        return bench_kernels(&kernels_command, argc - 1, argv + 1);
+    }
     if (argc > 1 && strcmp(argv[1], "peaks") == 0) {
         return bench_peaks(&peaks_command, argc - 1, argv + 1);
     }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
     fputs("usage: polymath bench model MODEL [options]\n"
+          "       polymath bench kernels [options]\n"
           "       polymath bench peaks [options]\n",
           help ? stdout : stderr);
     return help ? EXIT_OK : EXIT_USAGE;
@@ -88,7 +104,7 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|peaks",
-    .summary = "measure a model, or the machine",
+    .arguments = "model|kernels|peaks",
+    .summary = "measure a model, its operations, or the machine",
     .run = run,
 };

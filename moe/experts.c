@@ -15,8 +15,8 @@ pm_status experts_forward(const struct kernels *k, struct device *d, const struc
     int64_t n = x.rows * g->top_k, f = e->w_gate[0].rows;
     struct ragged gathered = {g->n_expert, n, routing->offset, routing->source};
     struct ragged sorted = {g->n_expert, n, routing->offset, NULL};
-    struct tensor inner = tensor_view(room->inner, room->inner_type, n, f);
-    struct tensor out = tensor_view(room->out, room->out_type, n, x.cols);
+    struct tensor inner = tensor_view(room->inner, room->type, n, f);
+    struct tensor out = tensor_view(room->out, room->type, n, x.cols);
     struct linear up = {.y = inner,
                         .x = x,
                         .w = e->w_gate,
@@ -28,7 +28,7 @@ pm_status experts_forward(const struct kernels *k, struct device *d, const struc
     struct linear down = {
         .y = out, .x = inner, .w = e->w_down, .b = e->b_down, .rows = &sorted};
     if (g->scale_input) {
-        up.x = tensor_view(room->scaled, room->inner_type, n, x.cols);
+        up.x = tensor_view(room->scaled, room->type, n, x.cols);
         up.rows = &sorted;
         TRY(k->permute_scaled(d, g, up.x, x, routing));
     }

@@ -14,17 +14,17 @@ struct experts {
 
 /* Device arrays for one forward of up to T rows. */
 struct experts_room {
-    void *inner;  /* [T K, F] of inner_type */
-    void *out;    /* [T K, D] of out_type */
-    void *scaled; /* [T K, D] of inner_type; only where gate.scale_input */
-    pm_dtype inner_type, out_type; /* F32 or the backend's narrow type */
+    void *inner;   /* [T K, F] */
+    void *out;     /* [T K, D] */
+    void *scaled;  /* [T K, D] only where gate.scale_input */
+    pm_dtype type; /* of the three: F32 or the backend's narrow type */
     struct routing routing;
 };
 
 /* y += factor * sum over k of weight[k] * expert[id[k]](x), k ascending; with gate.scale_input
  * the weights multiply x instead. y is F32 [T, D], x is F32 or narrow [T, D] and may not
- * overlap y. room->routing is complete (see gate_topk and permute of kernels.h). Enqueues only.
- * PM_ERR_ARG where a weight does not fit. */
+ * overlap y. room->routing is complete, as gate_topk or permute of kernels.h leave it. Enqueues
+ * only. PM_ERR_ARG where a weight does not fit. */
 pm_status experts_forward(const struct kernels *k, struct device *d, const struct experts *e,
                           const struct experts_room *room, struct tensor y, struct tensor x,
                           float factor);

@@ -46,6 +46,17 @@ pm_status model_read_bandwidth(struct model *m, double *out);
 /* Read bandwidth and multiply-add peaks of the model's device, in about two seconds. */
 pm_status model_measure(struct model *m, struct peaks *out);
 
+/* Which kernel computes one of the model's linear maps in steps of a number of rows. */
+struct model_kernel {
+    const char *what; /* "experts gate, up" */
+    struct linear_kind kind;
+    char text[160];
+};
+
+/* The distinct maps of the model, for steps of n_row rows: fills out [max] and returns how many
+ * there are. */
+int model_kernels(struct model *m, int n_row, struct model_kernel *out, int max);
+
 /* One forward step. logits is host memory F32 [n_out, V]. PM_ERR_ARG names the field of the
  * batch that is out of range. Not reentrant; the caller's thread does the work of one worker.
  */

@@ -166,7 +166,56 @@ static pm_status print_plan(const char *folder, const struct pm_options *o)
     return PM_OK;
 }
 
-static pm_status info(const struct arguments *a, bool dry_run)
+enum { MAX_KERNEL = 64 };
+
+static void print_kernel_rows(const struct model_kernel *kernel, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const struct linear_kind *k = &kernel[i].kind;
+        char shape[64];
+        snprintf(shape, sizeof shape, "%s [%lld, %lld]%s", dtype_name(k->type), (long long)k->n,
+                 (long long)k->k, k->n_expert > 1 ? " each" : "");
+        printf("    %-17s %-26s %s\n", kernel[i].what, shape, kernel[i].text);
+    }
+}
+
+static bool same_kernels(const struct model_kernel *a, const struct model_kernel *b, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (strcmp(a[i].text, b[i].text) != 0) return false;
+    }
+    return true;
+}
+
+/* Which kernel computes each linear map, for steps of one row to full ones; sizes that are
+ * alike are listed once. */
+static pm_status print_kernels(const char *folder, const struct pm_options *o)
+{
+    static struct model_kernel kernel[2][MAX_KERNEL];
+    struct model_options m = {.device = o->device,
+                              .n_thread = o->threads,
+                              .max_row = o->batch,
+                              .context = o->context,
+                              .kv_type = -1,
+                              .plan_only = true};
+    struct model *model;
+    TRY(model_open(&model, folder, &m));
+    int most = model_limits(model)->max_row, n_last = 0;
+    printf("\nkernels (%s)\n", model_device(model));
+    for (int rows = 1, now = 0; rows <= most; rows *= 8) {
+        int n = model_kernels(model, rows, kernel[now], MAX_KERNEL);
+        if (n != n_last || !same_kernels(kernel[0], kernel[1], n)) {
+            printf("  steps of %d row%s and more\n", rows, rows == 1 ? "" : "s");
+            print_kernel_rows(kernel[now], n);
+            now = !now;
+        }
+        n_last = n;
+    }
+    model_close(model);
+    return PM_OK;
+}
+
+static pm_status info(const struct arguments *a, bool dry_run, bool kernels)
 {
     const char *folder = a->positional[0];
     struct config *c = NULL;
@@ -176,6 +225,7 @@ static pm_status info(const struct arguments *a, bool dry_run)
     TRY_DONE(count_kinds(folder, &k));
     print_model(c, &k);
     if (dry_run) TRY_DONE(print_plan(folder, a->options));
+    if (kernels) TRY_DONE(print_kernels(folder, a->options));
 done:
     config_free(c);
     return status;
@@ -183,17 +233,20 @@ done:
 
 static int run(const struct command *self, int argc, char **argv)
 {
-    bool dry_run = false;
+    bool dry_run = false, kernels = false;
     const struct flag flags[] = {
         {.name = "dry-run",
          .help = "also the memory plan for the options below",
          .on = &dry_run},
+        {.name = "kernels",
+         .help = "also which kernel computes which linear map on --device, and why",
+         .on = &kernels},
         {.name = NULL},
     };
     struct arguments a;
     int code = arguments_parse(&a, self, flags, argc, argv);
     if (code < 0) {
-        pm_status status = info(&a, dry_run);
+        pm_status status = info(&a, dry_run, kernels);
         code = status == PM_OK ? EXIT_OK : complain(status);
     }
     arguments_free(&a);

@@ -2,11 +2,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "runtime/command.h"
 
 static const struct command *const commands[] = {
     &run_command,   &info_command,  &score_command, &tokenize_command,
-    &route_command, &bench_command, &synth_command,
+    &route_command, &bench_command, &synth_command, &devices_command,
 };
 enum { N_COMMAND = sizeof commands / sizeof *commands };
 
@@ -58,7 +59,8 @@ int main(int argc, char **argv)
         return EXIT_OK;
     }
     if (strcmp(argv[1], "--version") == 0) {
-        printf("polymath %s (%s), cpu\n", pm_version(), pm_commit());
+        printf("polymath %s (%s), %s\n", pm_version(), pm_commit(),
+               &cuda_kernels ? "cpu and cuda" : "cpu");
         return EXIT_OK;
     }
     if (strcmp(argv[1], "--help-options") == 0) return print_options();

@@ -22,8 +22,8 @@ from model import Config, Model
 
 WINDOW = 1024
 END = "<|endoftext|>"
-PROMPTS = ("def ", "import ", "class ", "def fibonacci(n):\n", "import numpy as np\n",
-           "The default value of this option is", "This function returns")
+PROMPTS = ("def ", "import ", "class ", "def fibonacci(n):", "The default value of this option is",
+           "This function returns")
 
 
 def load(folder):

@@ -1,11 +1,11 @@
 /* polymath.h - the public API of Polymath, a mixture-of-experts runtime.
  *
- * Three opaque types: an engine (a loaded model with its KV cache and threads), a request (one
- * generation) and options (named settings). Every fallible function returns a pm_status;
- * results go to out-parameters, which come first and are untouched on failure. pm_last_error()
- * has the sentence that says what, where, found and wanted. Sizes are bytes (uint64_t), lengths
- * are tokens (int32_t), times microseconds, log-probabilities natural logarithms in float32,
- * text UTF-8 with a byte length.
+ * Opaque types: an engine (a loaded model with its KV cache and threads), options (named
+ * settings) and a layer (the experts of one layer, without a model around them). Every fallible
+ * function returns a pm_status; results go to out-parameters, which come first and are
+ * untouched on failure. pm_last_error() has the sentence that says what, where, found and
+ * wanted. Sizes are bytes (uint64_t), lengths are tokens (int32_t), times microseconds,
+ * log-probabilities natural logarithms in float32, text UTF-8 with a byte length.
  *
  * This header includes only the C library and may be included from every folder: it owns the
  * status codes and the list of data types. */
@@ -130,6 +130,9 @@ typedef struct pm_params {
     int32_t n_stop;
     int32_t n_logprob; /* how many candidates each token reports, up to 32 */
     bool ignore_eos;
+    /* NULL, or asked with the callback's arg before each step of the prompt: false ends the
+     * generation with PM_FINISH_CALLER, and n_prompt counts the tokens computed. */
+    bool (*go_on)(void *arg);
 } pm_params;
 
 typedef struct pm_candidate {
@@ -185,6 +188,132 @@ PM_API pm_status pm_generate_ids(pm_engine *engine, const int32_t *ids, size_t n
  * logits, where not NULL, receives [n_id, vocab] values; the list must then fit the context. */
 PM_API pm_status pm_score(pm_engine *engine, const int32_t *ids, size_t n_id, float *logprob,
                           float *logits);
+
+/* ------------------------------------------------------------------ expert layer
+ *
+ * The mixture-of-experts layer alone, on the caller's own memory and stream: rows and gate
+ * logits in, the weighted sum of the experts out. docs/layer.md has an introduction,
+ * docs/layer.c and docs/layer.py are whole programs.
+ *
+ *   y[t] = sum over k of weight[t, k] * down(glu(gate(x[t]), up(x[t]))) of expert id[t, k]
+ *
+ * T rows, D hidden size, E experts, K experts of a row, F inner size of an expert. Pointers are
+ * memory of the layer's device: host memory on a CPU, device memory on a GPU. The bits of y[t]
+ * depend on x[t], its gate logits and the weights alone: not on T, the order of rows, or
+ * threads. */
+typedef struct pm_layer pm_layer;
+
+/* From logits to scores of experts; the best K of score + select_bias are picked, the lower
+ * expert among equals. */
+typedef enum pm_gate_score { PM_SCORE_SOFTMAX, PM_SCORE_SIGMOID, PM_SCORE_LOGIT } pm_gate_score;
+/* Experts are picked from the top_group best of n_group equal groups, which are ranked by their
+ * best expert or by the sum of their best two. */
+typedef enum pm_gate_group { PM_GROUP_NONE, PM_GROUP_MAX, PM_GROUP_TOP2 } pm_gate_group;
+/* The weight of a picked expert. */
+typedef enum pm_gate_weight {
+    PM_WEIGHT_SCORE,          /* its score, without the bias */
+    PM_WEIGHT_SOFTMAX_PICKED, /* softmax over the K picked logits */
+    PM_WEIGHT_SIGMOID_PICKED, /* sigmoid of its logit */
+    PM_WEIGHT_SPARSEMIXER     /* Phi-3.5-MoE: K = 2, `jitter` is its threshold */
+} pm_gate_weight;
+/* What the K weights are divided by. */
+typedef enum pm_gate_renorm {
+    PM_RENORM_NONE, /* 1 */
+    PM_RENORM_SUM,  /* their sum + floor */
+    PM_RENORM_MAX,  /* their sum, at least floor */
+    PM_RENORM_NORM  /* the p-norm, p = floor */
+} pm_gate_renorm;
+typedef enum pm_glu {
+    PM_GLU_SILU = 1, /* silu(gate) * up */
+    PM_GLU_GELU,     /* gelu(gate) * up, by tanh */
+    PM_GLU_CLAMPED /* g = min(gate, limit), u = clamp(up, -limit, limit): g sigmoid(alpha g) (u
+                      + 1) */
+} pm_glu;
+/* Where the rows of the up matrix stand. */
+typedef enum pm_gate_up {
+    PM_GATE_UP_APART,      /* w_gate [E, F, D] and w_up [E, F, D] */
+    PM_GATE_UP_HALVES,     /* w_gate [E, 2 F, D]: gate rows, then up rows */
+    PM_GATE_UP_ALTERNATING /* w_gate [E, 2 F, D]: gate row, up row, ...; not for F8_E4M3 */
+} pm_gate_up;
+
+/* Set what is not used to 0. */
+typedef struct pm_layer_shape {
+    int32_t n_expert, top_k, hidden, inner; /* E to 4096, K to E, D, F */
+    pm_dtype weight_type;                   /* F32, F16, BF16, F8_E4M3 or MXFP4 */
+    pm_dtype bias_type;                     /* F32, F16 or BF16, of the experts' biases */
+    pm_dtype gate_type;                     /* F32, F16 or BF16, of pm_layer_weights.gate */
+    pm_dtype x_type, y_type;                /* F32; BF16 on a GPU */
+    pm_gate_up gate_up;
+    pm_glu glu;
+    float alpha, limit; /* of PM_GLU_CLAMPED */
+    pm_gate_score score;
+    pm_gate_group group;
+    int32_t n_group, top_group;
+    pm_gate_weight weight;
+    pm_gate_renorm renorm;
+    float floor;         /* see pm_gate_renorm */
+    float scale;         /* factor on the weights; 0: 1 */
+    float jitter;        /* see PM_WEIGHT_SPARSEMIXER */
+    int32_t scale_input; /* 1: weights multiply an expert's input, not its output (Llama-4) */
+} pm_layer_shape;
+
+/* Row-major, without gaps, kept by the caller until the layer is closed. Scales: F8_E4M3 has
+ * one float for each 128 x 128 values of an expert's matrix [rows, cols], [E, ceil(rows / 128),
+ * ceil(cols / 128)]; MXFP4 has one E8M0 byte for 32 values of a row, [E, rows, cols / 32]. On a
+ * GPU matrices and scales start at multiples of 16 bytes. */
+typedef struct pm_layer_weights {
+    const void *w_gate, *w_up;          /* see pm_gate_up */
+    const void *w_down;                 /* [E, D, F] */
+    const void *s_gate, *s_up, *s_down; /* scales, NULL for other types */
+    const void *b_gate, *b_up;          /* [E, F] or [E, 2 F] as w_gate, or NULL */
+    const void *b_down;                 /* [E, D] or NULL */
+    const void *gate;                   /* [E, D], or NULL: each step brings its logits */
+    const float *gate_bias;             /* [E] added to these logits, or NULL */
+    const float *select_bias;           /* [E] added to the scores for picking, or NULL */
+} pm_layer_weights;
+
+typedef struct pm_layer_options {
+    const char *device; /* "auto" (also NULL), "cpu", "cuda:N" */
+    int32_t n_thread;   /* CPU threads; 0: one per CPU */
+    int64_t max_row;    /* rows of a step; 0: 512 */
+    pm_layer *beside;   /* shares the threads and scratch memory of this layer, and its device;
+                           NULL: has its own. Layers that share are all opened before the first
+                           step, and used by one thread, on one stream, at a time */
+} pm_layer_options;
+
+/* One forward. */
+typedef struct pm_layer_step {
+    void *y;             /* [T, D] of y_type; may not overlap x */
+    const void *x;       /* [T, D] of x_type */
+    const float *logits; /* [T, E], NULL where the layer has its gate or `id` is given */
+    const int32_t *id;   /* [T, K] experts picked elsewhere, each 0 .. E - 1, or NULL */
+    const float *weight; /* [T, K] their weights, where id is given */
+    int64_t n_row;       /* T, from 0 to max_row */
+    int32_t add;         /* 1: y += instead of y =; y_type F32 only */
+    void *workspace;     /* see pm_layer_workspace; of any alignment */
+    size_t workspace_bytes;
+    void *stream; /* a cudaStream_t, NULL is the default stream; on a CPU NULL */
+} pm_layer_step;
+
+/* Checks shape and weights and takes what a step of max_row rows needs. options NULL: zeros.
+ * PM_ERR_ARG names the field, what was found and what is wanted; PM_ERR_UNSUPPORTED what the
+ * device cannot compute. */
+PM_API pm_status pm_layer_open(pm_layer **out, const pm_layer_shape *shape,
+                               const pm_layer_weights *weights,
+                               const pm_layer_options *options);
+PM_API void pm_layer_close(pm_layer *layer);
+
+/* Bytes of device memory that a step of n_row rows works in. */
+PM_API pm_status pm_layer_workspace(size_t *bytes, const pm_layer *layer, int64_t n_row);
+
+/* Computes y. Enqueues on the stream, allocates nothing and does not wait: may be captured in a
+ * CUDA graph once all layers that share its scratch are open. On a CPU y is complete when it
+ * returns. x, y and the workspace are the caller's again when the stream is done. */
+PM_API pm_status pm_layer_forward(pm_layer *layer, const pm_layer_step *step);
+
+/* Waits for the last step and copies its routing to host memory: id and weight, [T, K] each or
+ * NULL, best expert first. Its workspace must still be as the step left it. */
+PM_API pm_status pm_layer_routing(pm_layer *layer, int32_t *id, float *weight);
 
 #ifdef __cplusplus
 }

@@ -100,9 +100,41 @@ head -c 8 "$work/trace" | grep -q PMROUTE1 || { echo "FAILED: not a trace"; fail
 # a random checkpoint, then everything that can be wrong with it
 expect 0 'MB|kB' synth qwen3_moe "$work/synth" --set num_hidden_layers=2
 expect 0 'generated 4 tokens' run "$work/synth" "hello" -n 4 --ignore-eos
+
+# an interrupt ends a long prompt between two of its steps, as it ends a generation
+"$program" synth qwen3_moe "$work/wide" --set max_position_embeddings=65536 >/dev/null
+yes 'the quick brown fox jumps over the lazy dog' | head -c 60000 >"$work/long"
+"$program" run "$work/wide" -f "$work/long" -c 65536 -t 1 -b 4 -n 1 --json >"$work/interrupted" 2>&1 &
+running=$!
+for try in $(seq 100); do # until the program catches SIGINT
+    grep -q '^SigCgt:.*[2367abef]$' "/proc/$running/status" && break
+    sleep 0.1
+done
+sleep 1
+kill -INT $running
+before=$(date +%s)
+wait $running
+got=$?
+after=$(date +%s)
+if [ $got != 0 ] || [ $((after - before)) -gt 10 ] || ! grep -q '"finish": "interrupted"' "$work/interrupted" ||
+    ! grep -Eq '"prompt_tokens": ([0-9]|[1-5][0-9])[0-9]{0,3}, "generated_tokens": 0,' "$work/interrupted"; then
+    echo "FAILED: interrupt: status $got after $((after - before)) s; it said:"
+    grep -v '"prompt":' "$work/interrupted" | cut -c1-200 | head -8
+    failed=$((failed + 1))
+else
+    passed=$((passed + 1))
+fi
+
 expect 0 'tg4' bench model "$work/synth" -p 8 -n 4 -r 1
 expect 0 '"share_of_flops"' bench model "$work/synth" -p 8 -n 0 -r 2 -o json
 expect 2 'output: found "xml"' bench model "$work/synth" -o xml
+expect 0 'bench kernels --shape' bench kernels --help
+expect 0 '^[0-9a-f].*,olmoe,layer,BF16,trace,3,16,2,' bench kernels --shape olmoe -e 16 -k 2 --op layer \
+    -n 3 -r 1 --routing "trace:$work/trace" --warm -o csv
+expect 2 'routing: found a trace of top 2 of 16 experts, wanted 4 of 4' \
+    bench kernels --shape olmoe -e 4 --op permute --routing "trace:$work/trace" --warm
+expect 2 'shape: found "gpt5", wanted qwen3-30b, ' bench kernels --shape gpt5
+expect 2 'rows: found "0", wanted a number from 1' bench kernels -n 1,0
 expect 2 'not empty|exists' synth qwen3_moe "$work/synth"
 expect 1 'No such file|config.json' run "$work/nothing" x
 expect 1 'model_type: found "gpt5", known are' info "$source/tests/e2e/unknown_family"
