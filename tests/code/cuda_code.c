@@ -5,7 +5,7 @@
  *   cuda_code [-v] OBJECT...
  *
  * Object files hold a cubin, an ELF file of machine 190, for each architecture (compiled with
- * -Xfatbin=-no-compress). An instruction has 16 bytes; the low 12 bits of the first word are
+ * --no-compress). An instruction has 16 bytes; the low 12 bits of the first word are
  * its opcode and the form of its operands. Opcodes were found by compiling pairs of kernels
  * that differ in one PTX instruction, for sm_80 and sm_90a of CUDA 13.0. */
 #include <elf.h>
@@ -39,6 +39,9 @@ static const struct rule {
 };
 enum { N_RULE = sizeof rules / sizeof *rules };
 
+/* Kernels that may keep values in local memory: sines in double reduce large angles there. */
+static const char *const local[] = {"rope_table_kernel"};
+
 static bool used[N_RULE], verbose;
 static int n_kernel, n_bad;
 
@@ -69,7 +72,7 @@ static void check_kernel(const char *kernel, int sm, const unsigned *count)
         }
         putchar('\n');
     }
-    if (count[code_of("LDL")] || count[code_of("STL")]) {
+    if ((count[code_of("LDL")] || count[code_of("STL")]) && !strstr(kernel, local[0])) {
         bad(kernel, sm, "keeps values in local memory");
     }
     for (int r = 0; r < N_RULE; r++) {
