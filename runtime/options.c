@@ -12,7 +12,7 @@
 
 const struct option options_table[] = {
     {"device", 0, GROUP_ENGINE, OPTION_TEXT, FIELD(device), 0, 0, "NAME",
-     "where to compute: auto, cpu"},
+     "where to compute: auto (a GPU where there is one), cpu, cuda:N"},
     {"threads", 't', GROUP_ENGINE, OPTION_INT, FIELD(threads), 0, 1024, "N",
      "CPU threads; 0 takes one per CPU"},
     {"context", 'c', GROUP_ENGINE, OPTION_INT, FIELD(context), 0, 1 << 30, "N",

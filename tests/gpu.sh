@@ -65,7 +65,7 @@ fi
 step 20 "bench peaks" peaks.json "$polymath" bench peaks --device "$device" --json
 for shape in qwen3-30b mixtral olmoe; do
     step 60 "bench kernels $shape" "kernels-$shape.json" "$polymath" bench kernels --device "$device" \
-        --shape $shape -T 1,8,64,512,4096,16384 -r 20 -o json
+        --shape $shape -n 1,8,64,512,4096,16384 -r 20 -o json
 done
 
 if python3 -c 'import torch' 2>/dev/null; then
