@@ -102,10 +102,11 @@ def check(folder, model, tokenizer, documents):
     fast = AutoTokenizer.from_pretrained(folder)
     text = documents[0]["text"]
     assert fast(text)["input_ids"] == tokenizer.encode(text).ids, "tokenizers differ"
-    assert fast.decode(tokenizer.encode(text).ids) == text, "the tokenizer loses text"
+    plain = tokenizer.encode(text, add_special_tokens=False).ids
+    assert fast.decode(plain) == text, "the tokenizer loses text"
     worst, mean = 0.0, [0.0, 0.0]
     for d in documents[:8]:
-        ids = [tokenizer.token_to_id(END)] + tokenizer.encode(d["text"]).ids[:WINDOW]
+        ids = tokenizer.encode(d["text"]).ids[:WINDOW + 1]
         x, y = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
         mine, _ = model.token_losses(x[None], y[None])
         with torch.no_grad():
@@ -116,7 +117,7 @@ def check(folder, model, tokenizer, documents):
     for temperature in (0.0, 0.7):
         for prompt in PROMPTS:
             torch.manual_seed(0)
-            ids = torch.tensor([[tokenizer.token_to_id(END)] + tokenizer.encode(prompt).ids])
+            ids = torch.tensor([tokenizer.encode(prompt).ids])
             sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else \
                 {"do_sample": False, "temperature": None, "top_p": None}
             out = other.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, **sampling)

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 QWEN_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
               r"|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -44,6 +44,9 @@ def train_bpe(texts, vocab_size):
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(texts, trainer)
+    # A prompt begins like a document.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", pair=f"{END} $A {END} $B:1", special_tokens=[(END, tokenizer.token_to_id(END))])
     return tokenizer
 
 
@@ -59,7 +62,7 @@ def encode(tokenizer, documents, name, work, share=0.0):
     with open(work / f"{name}.bin", "wb") as out:
         for first in range(0, len(documents), 512):
             pieces = [parts(d["text"], share, rng) for d in documents[first:first + 512]]
-            encoded = iter(tokenizer.encode_batch([p for group in pieces for p in group]))
+            encoded = iter(tokenizer.encode_batch([p for group in pieces for p in group], add_special_tokens=False))
             for group in pieces:
                 ids = np.array([end] + [i for _ in group for i in next(encoded).ids], dtype=np.uint16)
                 ids.tofile(out)
