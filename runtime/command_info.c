@@ -135,15 +135,21 @@ static void print_model(const struct config *c, const struct kinds *k)
     }
 }
 
+/* To open a model for questions: nothing is allocated or read. */
+static struct model_options plan_options(const struct pm_options *o)
+{
+    return (struct model_options){.device = o->device,
+                                  .n_thread = o->threads,
+                                  .max_row = o->batch,
+                                  .context = o->context,
+                                  .kv_type = -1,
+                                  .plan_only = true};
+}
+
 /* The memory that opening the model with these options takes. */
 static pm_status print_plan(const char *folder, const struct pm_options *o)
 {
-    struct model_options m = {.device = o->device,
-                              .n_thread = o->threads,
-                              .max_row = o->batch,
-                              .context = o->context,
-                              .kv_type = -1,
-                              .plan_only = true};
+    struct model_options m = plan_options(o);
     struct model *model;
     const struct model_plan *p;
     char mapped[32], copied[32], kv[32], step[32], token[32];
@@ -192,12 +198,7 @@ static bool same_kernels(const struct model_kernel *a, const struct model_kernel
 static pm_status print_kernels(const char *folder, const struct pm_options *o)
 {
     static struct model_kernel kernel[2][MAX_KERNEL];
-    struct model_options m = {.device = o->device,
-                              .n_thread = o->threads,
-                              .max_row = o->batch,
-                              .context = o->context,
-                              .kv_type = -1,
-                              .plan_only = true};
+    struct model_options m = plan_options(o);
     struct model *model;
     TRY(model_open(&model, folder, &m));
     int most = model_limits(model)->max_row, n_last = 0;
