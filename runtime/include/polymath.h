@@ -88,8 +88,9 @@ PM_API void pm_options_free(pm_options *options);
 
 /* ------------------------------------------------------------------ engine
  *
- * A loaded model with its tokenizer and KV cache. One thread at a time may use an engine;
- * several engines may live in a process. */
+ * A loaded model with its tokenizer and KV cache. Several engines may live in a process. Any
+ * thread may call any function on an open engine at any time; steps of the model run on one
+ * thread of the engine's own, which starts with the first request. */
 typedef struct pm_engine pm_engine;
 
 /* Loads the checkpoint folder `path`. options NULL takes the defaults. */
@@ -104,6 +105,26 @@ typedef struct pm_info {
 } pm_info;
 
 PM_API pm_status pm_engine_info(const pm_engine *engine, pm_info *out);
+
+/* What an engine has done since it was opened, and what it does now. */
+typedef struct pm_stats {
+    int32_t n_running, n_waiting; /* requests */
+    int64_t n_waiting_token;      /* prompt tokens of the waiting */
+    int64_t n_block, n_block_used, n_block_cached; /* of the KV cache; cached: free, but holding
+                                                      a prefix that may be asked for again */
+    uint64_t prefix_queries, prefix_hits;          /* prompt tokens looked up and found */
+    uint64_t prompt_tokens, generation_tokens;     /* computed; sampled */
+    uint64_t n_preemption, n_step;
+    int64_t step_age_us; /* since the last step ended while there was work; 0: idle. A healthy
+                            engine stays under the time of one step */
+} pm_stats;
+
+PM_API void pm_engine_stats(const pm_engine *engine, pm_stats *out);
+
+/* How often each expert was picked: counts [n_layer, n_expert] since the engine was opened. The
+ * rows of layers without experts are 0. Counting costs a download a layer on a GPU and is off
+ * until the first call. */
+PM_API pm_status pm_engine_experts(pm_engine *engine, uint64_t *count);
 
 /* ------------------------------------------------------------------ text */
 
@@ -130,6 +151,20 @@ typedef struct pm_params {
     int32_t n_stop;
     int32_t n_logprob; /* how many candidates each token reports, up to 32 */
     bool ignore_eos;
+    /* Subtracted from the logits of tokens already generated: once, and for each time. */
+    float presence_penalty, frequency_penalty; /* 0: off */
+    const struct pm_logit_bias *bias;          /* [n_bias] added to logits before all else */
+    int32_t n_bias;
+    int32_t min_tokens; /* before so many new tokens neither end tokens nor stop texts count */
+    const char *schema; /* [n_schema] a JSON schema that the new text matches, or NULL; "{}" is
+                           any JSON value. PM_ERR_ARG when it is not one that can be enforced */
+    size_t n_schema;
+    int32_t n_prompt_logprob; /* -1: off; else the prompt's tokens are reported too, with so
+                                 many candidates each; the first has none */
+    int32_t priority;         /* lower runs first */
+    uint64_t key;             /* whose share of the engine it uses; prefixes of one key are not
+                                 found by another */
+    int64_t deadline_us;      /* from the submission; 0: none */
     /* NULL, or asked with the callback's arg before each step of the prompt: false ends the
      * generation with PM_FINISH_CALLER, and n_prompt counts the tokens computed. */
     bool (*go_on)(void *arg);
@@ -140,6 +175,11 @@ typedef struct pm_candidate {
     float logprob;
 } pm_candidate;
 
+typedef struct pm_logit_bias {
+    int32_t id;
+    float bias; /* -inf: never */
+} pm_logit_bias;
+
 /* One new token. `text` is what can be shown now: bytes of an unfinished character, or of what
  * may become a stop text, come with a later token. */
 typedef struct pm_token {
@@ -149,6 +189,7 @@ typedef struct pm_token {
     size_t n_text;
     const pm_candidate *top; /* [n_top] best first */
     int32_t n_top;
+    bool prompt; /* a token of the prompt: see n_prompt_logprob */
 } pm_token;
 
 /* Returns false to stop the generation. */
@@ -158,7 +199,8 @@ typedef enum pm_finish {
     PM_FINISH_LENGTH,
     PM_FINISH_EOS,
     PM_FINISH_STOP,
-    PM_FINISH_CALLER
+    PM_FINISH_CALLER,  /* a callback returned false, or pm_cancel */
+    PM_FINISH_DEADLINE /* its time was over */
 } pm_finish;
 
 typedef struct pm_result {
@@ -166,6 +208,9 @@ typedef struct pm_result {
     int64_t prompt_us, generate_us; /* generate_us: from the first new token to the last */
     double generate_bytes;          /* weight bytes that generation had to read */
     pm_finish finish;
+    int32_t n_cached;    /* prompt tokens found in the cache */
+    int32_t n_preempted; /* how often it was put back and recomputed */
+    int64_t queue_us;    /* from submission to its first step */
 } pm_result;
 
 /* The defaults of the program: 256 tokens, temperature 0. */
@@ -182,6 +227,26 @@ PM_API pm_status pm_generate(pm_engine *engine, const char *prompt, size_t n,
 PM_API pm_status pm_generate_ids(pm_engine *engine, const int32_t *ids, size_t n_id,
                                  const pm_params *params, pm_on_token *call, void *arg,
                                  pm_result *result);
+
+/* A generation in flight among others. Its tokens are those that it would have alone. */
+typedef struct pm_request pm_request;
+
+/* Called once, last, on the engine's thread: PM_OK with the result, or the failure and its
+ * sentence. Callbacks must not block and may not call functions on their request but pm_cancel. */
+typedef void pm_on_end(void *arg, pm_status status, const char *error, const pm_result *result);
+
+/* Queues a generation and returns; params, ids and what they point at are copied. PM_ERR_FULL:
+ * the queue's bounds (options max-queue, max-queue-tokens) are reached. PM_ERR_TOO_LONG: prompt
+ * and one token do not fit the context. end may be NULL. */
+PM_API pm_status pm_submit(pm_request **out, pm_engine *engine, const int32_t *ids, size_t n_id,
+                           const pm_params *params, pm_on_token *call, pm_on_end *end,
+                           void *arg);
+/* Waits for the end; the status and pm_last_error are the request's. result may be NULL. */
+PM_API pm_status pm_wait(pm_request *request, pm_result *result);
+/* Ends it before the engine's next step; its blocks are free from then on. Any thread. */
+PM_API void pm_cancel(pm_request *request);
+/* Cancels, waits until no callback can run any more, and frees. Not from a callback. */
+PM_API void pm_request_free(pm_request *request);
 
 /* Log-probabilities of ids[1 .. n_id - 1], each given all before it, in logprob [n_id - 1]. A
  * list longer than the context is scored in windows of the context that overlap by half.
