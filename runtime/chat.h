@@ -27,7 +27,8 @@ struct chat_request {
  *
  *   content         a list of text parts is one text, joined by line feeds; other parts fail
  *   tool_calls      function.arguments that is a text of a JSON object is that object
- *   null members    kept, as null
+ *   null members    are left out
+ *   reasoning_content, thinking, reasoning: one stands for the first two
  *
  * PM_ERR_ARG: messages, tools or kwargs have the wrong type, kwargs name a reserved variable
  * (messages, tools, add_generation_prompt, ...), or the template refuses the conversation. */

@@ -5,6 +5,8 @@
 
 #include "moe/json.h"
 
+#include "marked_text.h"
+
 struct template; /* not changed after it is made: shared by threads */
 
 /* n bytes of source; `name` (copied) is what errors call it: "NAME: line 3: ...". PM_ERR_FORMAT
@@ -17,12 +19,13 @@ void template_free(struct template *t);
 /* Whether the name occurs as a variable anywhere. */
 bool template_mentions(const struct template *t, const char *variable);
 
-/* A variable: what `value` says, else `text`, else none. */
+/* A variable: what `value` says, else `text`, else `truth` if it is a flag, else none. */
 struct template_variable {
     const char *name;
     const json *value; /* borrowed for the call; its texts count as the request's */
     const char *text;  /* [n_text] counts as the template's */
     size_t n_text;
+    bool flag, truth;
     bool roles; /* member "role" of the elements: one of the usual names counts as the
                    template's, so that a template may build a control token of it */
 };
@@ -32,20 +35,6 @@ struct template_variable {
 struct template_limits {
     size_t max_steps, max_memory, max_output; /* 0: the defaults, 20 million, 256 and 64 MiB */
 };
-
-/* Bytes [previous end, end) of a text. Neighbours differ in `request`. */
-struct text_span {
-    size_t end;
-    bool request; /* from the request, else from the template */
-};
-
-struct marked_text {
-    char *text; /* [n] well-formed UTF-8 and a closing zero */
-    size_t n;
-    struct text_span *span; /* [n_span] the last one ends at n */
-    size_t n_span;
-};
-void marked_text_clear(struct marked_text *m);
 
 /* limits may be NULL. PM_ERR_ARG with the sentence of raise_exception, or for what Jinja would
  * raise. *out is untouched on failure. */
