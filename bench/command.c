@@ -8,12 +8,14 @@
 
 static const struct command model_command = {
     .name = "bench model",
-    .arguments = "MODEL",
+    .arguments = "[MODEL]",
     .about =
         "Measures prompt processing (pp) and generation (tg) of the model in folder MODEL, "
         "with\n"
-        "the share of the machine's measured peaks. Lists take commas: -p 128,512 -d 0,4096.",
-    .min_argument = 1,
+        "the share of the machine's measured peaks. Lists take commas: -p 128,512 -d 0,4096.\n"
+        "Instead of a folder, --synthetic qwen3-30b-a3b makes a random model in the device's "
+        "memory.",
+    .min_argument = 0,
     .max_argument = 1,
     .engine = true,
     .run = bench_model,
@@ -95,7 +97,7 @@ static int run(const struct command *self, int argc, char **argv)
         return bench_peaks(&peaks_command, argc - 1, argv + 1);
     }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
-    fputs("usage: polymath bench model MODEL [options]\n"
+    fputs("usage: polymath bench model MODEL|--synthetic FAMILY [options]\n"
           "       polymath bench kernels [options]\n"
           "       polymath bench peaks [options]\n",
           help ? stdout : stderr);
