@@ -95,6 +95,14 @@ static pm_status open_scheduler(pm_engine *e, const struct pm_options *o)
     return scheduler_open(&e->scheduler, &s);
 }
 
+static pm_status open_tools(pm_engine *e)
+{
+    const struct config *c = model_config(e->model);
+    e->tools.end_id = c->eos;
+    e->tools.n_end = c->n_eos;
+    return sampler_open(&e->tools.sampler, c->vocab);
+}
+
 pm_status pm_engine_open(pm_engine **out, const char *path, const pm_options *options)
 {
     pm_engine *e;
@@ -113,6 +121,7 @@ pm_status pm_engine_open(pm_engine **out, const char *path, const pm_options *op
     TRY_DONE(open_model(e, path, options));
     TRY_DONE(open_scheduler(e, options));
     TRY_DONE(engine_batch_open(&e->batch, e->model));
+    TRY_DONE(open_tools(e));
     *out = e;
     e = NULL;
 done:
@@ -136,6 +145,7 @@ void pm_engine_close(pm_engine *e)
     stop_thread(e);
     scheduler_close(&e->scheduler);
     engine_batch_close(&e->batch);
+    sampler_close(e->tools.sampler);
     model_close(e->model);
     tokenizer_close(e->tokenizer);
     free(e->expert_count);

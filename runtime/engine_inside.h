@@ -32,6 +32,7 @@ struct pm_engine {
     struct model *model;
     struct tokenizer *tokenizer;
     struct engine_batch batch;
+    struct request_tools tools;
     atomic_uint_fast64_t *expert_count; /* [n_layer, n_expert] */
 
     pthread_mutex_t lock;

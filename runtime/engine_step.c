@@ -162,14 +162,13 @@ static void count_experts(void *arg, int layer, int n_row, int top_k, const int3
 /* Gives a part of the computed step its logits; returns where the next part's are. */
 static float *give_part(pm_engine *e, const struct schedule_part *p, float *logits)
 {
-    const struct config *c = model_config(e->model);
-    size_t vocab = (size_t)c->vocab;
+    size_t vocab = (size_t)model_config(e->model)->vocab;
     pm_request *r = request_of(p->request);
     for (int32_t j = 0; r->schedule.every_row && j < p->n_row; j++) {
-        request_take_row(r, p->first + j, logits + (size_t)j * vocab, c->vocab);
+        request_take_row(r, &e->tools, p->first + j, logits + (size_t)j * vocab);
     }
     logits += (size_t)(r->schedule.every_row ? p->n_row : p->sample) * vocab;
-    if (p->sample) request_sample(r, logits - vocab, c->eos, c->n_eos);
+    if (p->sample) request_sample(r, &e->tools, logits - vocab);
     return logits;
 }
 

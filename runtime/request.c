@@ -26,6 +26,11 @@ static pm_status check_params(const pm_params *p)
     if (p->max_tokens < 0) {
         return fail(PM_ERR_ARG, "max-tokens: found %d, wanted 0 or more", p->max_tokens);
     }
+    if (p->n_bias < 0 || p->n_stop < 0 || p->min_tokens < 0) {
+        return fail(PM_ERR_ARG,
+                    "n_bias, n_stop, min_tokens: found %d, %d, %d, wanted 0 or more", p->n_bias,
+                    p->n_stop, p->min_tokens);
+    }
     for (int i = 0; i < p->n_stop; i++) {
         if (!p->stop[i][0]) return fail(PM_ERR_ARG, "stop: found an empty text");
     }
@@ -73,6 +78,24 @@ static pm_status copy_stops(struct text_gate *g, const pm_params *p)
     return PM_OK;
 }
 
+static pm_status copy_sampling(struct sampling *s, const pm_params *p, int32_t vocab)
+{
+    pm_logit_bias *bias;
+    *s = (struct sampling){.temperature = p->temperature,
+                           .top_k = p->top_k,
+                           .top_p = p->top_p,
+                           .min_p = p->min_p,
+                           .repeat_penalty = p->repeat_penalty,
+                           .seed = p->seed,
+                           .presence = p->presence_penalty,
+                           .frequency = p->frequency_penalty};
+    TRY(alloc_array(&bias, (size_t)max_i64(p->n_bias, 1), sizeof *bias, "logit bias"));
+    if (p->n_bias) memcpy(bias, p->bias, (size_t)p->n_bias * sizeof *bias);
+    s->bias = bias;
+    s->n_bias = p->n_bias;
+    return sampling_check(s, vocab);
+}
+
 static pm_status open_texts(pm_request *r, const struct tokenizer *t)
 {
     if (!t) return PM_OK;
@@ -84,12 +107,6 @@ static pm_status open_texts(pm_request *r, const struct tokenizer *t)
 pm_status request_open(pm_request **out, const struct request_room *room, const int32_t *ids,
                        size_t n_id, const pm_params *p)
 {
-    struct sampling s = {.temperature = p->temperature,
-                         .top_k = p->top_k,
-                         .top_p = p->top_p,
-                         .min_p = p->min_p,
-                         .repeat_penalty = p->repeat_penalty,
-                         .seed = p->seed};
     int32_t n_top = (int32_t)max_i64(1, max_i64(p->n_logprob, p->n_prompt_logprob));
     pm_request *r;
     pm_status status;
@@ -102,7 +119,7 @@ pm_status request_open(pm_request **out, const struct request_room *room, const 
     TRY_DONE(open_schedule(&r->schedule, room, ids, n_id, p));
     TRY_DONE(copy_stops(&r->gate, p));
     TRY_DONE(alloc_array(&r->top, (size_t)n_top, sizeof *r->top, "logprobs"));
-    TRY_DONE(sampler_open(&r->sampler, room->vocab, &s));
+    TRY_DONE(copy_sampling(&r->sampling, p, room->vocab));
     TRY_DONE(open_texts(r, room->tokenizer));
     *out = r;
     r = NULL;
@@ -120,7 +137,7 @@ void request_close(pm_request *r)
     free(r->gate.stop);
     free(r->gate.held);
     free(r->top);
-    sampler_close(r->sampler);
+    free((void *)r->sampling.bias);
     detokenizer_close(r->detokenizer);
     detokenizer_close(r->prompt_detokenizer);
     free(r->schedule.token);
@@ -161,7 +178,7 @@ static size_t find_stop(const struct text_gate *g, bool *complete)
 {
     size_t at = g->n_held;
     *complete = false;
-    for (int32_t i = 0; i < g->n_stop; i++) {
+    for (int32_t i = 0; g->armed && i < g->n_stop; i++) {
         const char *stop = g->stop[i];
         size_t n = strlen(stop);
         for (size_t j = 0; j < g->n_held && j <= at; j++) {
@@ -251,7 +268,8 @@ static pm_status give_prompt_token(pm_request *r, pm_token *token)
     return PM_OK;
 }
 
-static pm_status report_row(pm_request *r, int32_t position, const float *logits, int32_t vocab)
+static pm_status report_row(pm_request *r, const struct request_tools *t, int32_t position,
+                            const float *logits)
 {
     pm_token token = {.n_top = r->params.n_prompt_logprob,
                       .top = (const pm_candidate *)(const void *)r->top};
@@ -261,15 +279,13 @@ static pm_status report_row(pm_request *r, int32_t position, const float *logits
         if (r->ending) return PM_OK;
     }
     if (position + 1 >= r->schedule.n_prompt) return PM_OK;
-    token.logprob = (float)log_probability(logits, vocab, r->schedule.token[position + 1]);
-    if (isnan(token.logprob)) {
-        return fail(PM_ERR_DEVICE, "logits: those of prompt token %d are not numbers",
-                    position);
-    }
+    TRY(sampler_look(t->sampler, logits, r->schedule.token[position + 1], token.n_top, r->top,
+                     &token.logprob));
     return give_prompt_token(r, &token);
 }
 
-void request_take_row(pm_request *r, int32_t position, const float *logits, int32_t vocab)
+void request_take_row(pm_request *r, const struct request_tools *t, int32_t position,
+                      const float *logits)
 {
     pm_status status;
     /* Rows computed again after a preemption were told before. */
@@ -279,29 +295,46 @@ void request_take_row(pm_request *r, int32_t position, const float *logits, int3
         r->n_reported = position + 2;
         return;
     }
-    status = report_row(r, position, logits, vocab);
+    status = report_row(r, t, position, logits);
     if (status != PM_OK) request_fail(r, status);
 }
 
-static bool is_one_of(int32_t id, const int32_t *list, int32_t n)
+static bool is_end(const struct request_tools *t, int32_t id)
 {
-    for (int32_t i = 0; i < n; i++) {
-        if (list[i] == id) return true;
+    for (int32_t i = 0; i < t->n_end; i++) {
+        if (t->end_id[i] == id) return true;
     }
     return false;
 }
 
-static pm_status sample(pm_request *r, float *logits, const int32_t *end_id, int32_t n_end)
+static pm_status pick(pm_request *r, const struct request_tools *t, float *logits,
+                      struct candidate *out)
+{
+    const struct schedule_request *s = &r->schedule;
+    struct sampling_input in = {.logits = logits,
+                                .token = s->token,
+                                .n_token = s->n_token,
+                                .n_prompt = s->n_prompt,
+                                .index = s->n_token};
+    bool may_end = r->result.n_generated >= r->params.min_tokens;
+    for (int32_t i = 0; !may_end && i < t->n_end; i++) {
+        logits[t->end_id[i]] = -INFINITY;
+    }
+    TRY(sampler_pick(t->sampler, &r->sampling, &in, out));
+    if (r->params.n_logprob) sampler_top(t->sampler, r->params.n_logprob, r->top);
+    return PM_OK;
+}
+
+static pm_status sample(pm_request *r, const struct request_tools *t, float *logits)
 {
     struct schedule_request *s = &r->schedule;
-    const pm_params *p = &r->params;
-    pm_token token = {.n_top = p->n_logprob, .top = (const pm_candidate *)(const void *)r->top};
+    pm_token token = {.n_top = r->params.n_logprob,
+                      .top = (const pm_candidate *)(const void *)r->top};
     struct candidate c;
     const char *text = "";
     size_t n = 0;
-    TRY(sampler_pick(r->sampler, logits, s->token, s->n_token, s->n_token, &c));
-    if (p->n_logprob) sampler_top(r->sampler, p->n_logprob, r->top);
-    if (!p->ignore_eos && is_one_of(c.id, end_id, n_end)) {
+    TRY(pick(r, t, logits, &c));
+    if (!r->params.ignore_eos && is_end(t, c.id)) {
         request_finish(r, PM_FINISH_EOS);
         return PM_OK;
     }
@@ -309,11 +342,12 @@ static pm_status sample(pm_request *r, float *logits, const int32_t *end_id, int
     token.logprob = c.logprob;
     s->token[s->n_token++] = c.id;
     r->result.n_generated++;
+    r->gate.armed = r->result.n_generated > r->params.min_tokens;
     if (r->detokenizer) TRY(detokenizer_add(r->detokenizer, c.id, &text, &n));
     return give(r, &token, text, n, false);
 }
 
-void request_sample(pm_request *r, float *logits, const int32_t *end_id, int32_t n_end)
+void request_sample(pm_request *r, const struct request_tools *t, float *logits)
 {
     const struct schedule_request *s = &r->schedule;
     pm_status status = PM_OK;
@@ -324,7 +358,7 @@ void request_sample(pm_request *r, float *logits, const int32_t *end_id, int32_t
         r->result.prompt_us = now - s->start_us;
     }
     r->result.generate_us = now - r->first_us;
-    if (r->params.max_tokens > 0) status = sample(r, logits, end_id, n_end);
+    if (r->params.max_tokens > 0) status = sample(r, t, logits);
     if (status != PM_OK) {
         request_fail(r, status);
     } else if (r->result.n_generated >= r->params.max_tokens || s->n_token > s->max_token) {

@@ -18,6 +18,7 @@ struct text_gate {
     int32_t n_stop;
     char *held; /* [n_held] */
     size_t n_held, max_held;
+    bool armed;   /* stop texts count */
     bool stopped; /* a stop text was found: what is held begins with it */
 };
 
@@ -29,7 +30,7 @@ struct pm_request {
     pm_on_end *end;
     request_row *row;
     void *arg;
-    struct sampler *sampler;
+    struct sampling sampling;
     struct detokenizer *detokenizer, *prompt_detokenizer; /* NULL: no tokenizer, not wanted */
     struct text_gate gate;
     struct candidate *top; /* [most candidates] */
@@ -54,13 +55,21 @@ pm_status request_open(pm_request **out, const struct request_room *room, const 
                        size_t n_id, const pm_params *params);
 void request_close(pm_request *r);
 
+/* What all requests of an engine sample with. */
+struct request_tools {
+    struct sampler *sampler;
+    const int32_t *end_id; /* [n_end] */
+    int32_t n_end;
+};
+
 /* The logits of a prompt's row: what was asked for of it is given out. Failures and a caller
  * that wants no more set `ending`. */
-void request_take_row(pm_request *r, int32_t position, const float *logits, int32_t vocab);
+void request_take_row(pm_request *r, const struct request_tools *t, int32_t position,
+                      const float *logits);
 
 /* The logits after the last token: samples the next, which is appended to schedule.token, and
  * gives its text out. `ending` is set with it, or without, when it was the last. */
-void request_sample(pm_request *r, float *logits, const int32_t *end_id, int32_t n_end);
+void request_sample(pm_request *r, const struct request_tools *t, float *logits);
 
 /* It ends with a failure of this status and pm_last_error's sentence. */
 void request_fail(pm_request *r, pm_status status);
