@@ -19,6 +19,17 @@ static const struct command model_command = {
     .run = bench_model,
 };
 
+static const struct command batch_command = {
+    .name = "bench batch",
+    .arguments = "MODEL",
+    .about = "Measures how many tokens the model in folder MODEL gives to requests that run at "
+             "once,\nthrough the scheduler: rates, time to the first token and between tokens.",
+    .min_argument = 1,
+    .max_argument = 1,
+    .engine = true,
+    .run = bench_batch,
+};
+
 static const struct command kernels_command = {
     .name = "bench kernels",
     .arguments = "",
@@ -88,6 +99,9 @@ static int run(const struct command *self, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "model") == 0) {
         return bench_model(&model_command, argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "batch") == 0) {
+        return bench_batch(&batch_command, argc - 1, argv + 1);
+    }
     if (argc > 1 && strcmp(argv[1], "kernels") == 0) {
         return bench_kernels(&kernels_command, argc - 1, argv + 1);
     }
@@ -96,6 +110,7 @@ static int run(const struct command *self, int argc, char **argv)
     }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
     fputs("usage: polymath bench model MODEL [options]\n"
+          "       polymath bench batch MODEL [options]\n"
           "       polymath bench kernels [options]\n"
           "       polymath bench peaks [options]\n",
           help ? stdout : stderr);
@@ -104,7 +119,7 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|kernels|peaks",
+    .arguments = "model|batch|kernels|peaks",
     .summary = "measure a model, its operations, or the machine",
     .run = run,
 };

@@ -37,6 +37,15 @@ double stats_median(double *x, int n)
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
+double stats_quantile(double *x, int n, double q)
+{
+    double at = q * (n - 1);
+    int i = (int)at;
+    if (!n) return 0;
+    qsort(x, (size_t)n, sizeof *x, ascending);
+    return i + 1 < n ? x[i] + (at - i) * (x[i + 1] - x[i]) : x[n - 1];
+}
+
 void machine_name(char *out, size_t n)
 {
     char line[256];

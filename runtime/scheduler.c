@@ -147,8 +147,9 @@ pm_status scheduler_submit(struct scheduler *s, struct schedule_request *r, int6
         return fail(PM_ERR_TOO_LONG, "the sequence needs %d tokens, there is room for %lld",
                     r->max_token, (long long)room);
     }
-    if (s->count.n_waiting >= s->o.max_waiting) {
-        return fail(PM_ERR_FULL, "%d requests wait, which is the most", s->count.n_waiting);
+    if (s->count.n_waiting + s->count.n_preempted_waiting >= s->o.max_waiting) {
+        return fail(PM_ERR_FULL, "%d requests wait, which is the most",
+                    s->count.n_waiting + s->count.n_preempted_waiting);
     }
     if (s->count.n_waiting > 0 &&
         s->count.n_waiting_token + r->n_prompt > s->o.max_waiting_token) {
