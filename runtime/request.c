@@ -101,7 +101,7 @@ static pm_status open_texts(pm_request *r, const struct tokenizer *t)
     if (!t) return PM_OK;
     TRY(detokenizer_open(&r->detokenizer, t, true));
     if (r->params.n_prompt_logprob < 0) return PM_OK;
-    return detokenizer_open(&r->prompt_detokenizer, t, false);
+    return detokenizer_open(&r->prompt_detokenizer, t, true);
 }
 
 pm_status request_open(pm_request **out, const struct request_room *room, const int32_t *ids,
