@@ -61,8 +61,8 @@ void grammar_close(struct grammar *g);
 pm_status grammar_state_open(struct grammar_state **out, const struct grammar *g,
                              const struct grammar_vocabulary *v);
 void grammar_state_close(struct grammar_state *s);
-/* Back to the beginning of the text. */
-void grammar_state_reset(struct grammar_state *s);
+/* The same place in the same text, to go on from separately. */
+pm_status grammar_state_copy(struct grammar_state **out, const struct grammar_state *from);
 
 /* Fills allowed [(n_vocab + 31) / 32]: bit id % 32 of word id / 32 says that the token may come
  * next. PM_ERR_UNSUPPORTED: the vocabulary has no token to go on with (none of its tokens

@@ -108,8 +108,8 @@ PM_API pm_status pm_engine_info(const pm_engine *engine, pm_info *out);
 
 /* What an engine has done since it was opened, and what it does now. */
 typedef struct pm_stats {
-    int32_t n_running, n_waiting; /* requests */
-    int64_t n_waiting_token;      /* prompt tokens of the waiting */
+    int32_t n_running, n_waiting;                  /* requests */
+    int64_t n_waiting_token;                       /* prompt tokens of the waiting */
     int64_t n_block, n_block_used, n_block_cached; /* of the KV cache; cached: free, but holding
                                                       a prefix that may be asked for again */
     uint64_t prefix_queries, prefix_hits;          /* prompt tokens looked up and found */
@@ -232,7 +232,8 @@ PM_API pm_status pm_generate_ids(pm_engine *engine, const int32_t *ids, size_t n
 typedef struct pm_request pm_request;
 
 /* Called once, last, on the engine's thread: PM_OK with the result, or the failure and its
- * sentence. Callbacks must not block and may not call functions on their request but pm_cancel. */
+ * sentence. Callbacks must not block and may not call functions on their request but pm_cancel.
+ */
 typedef void pm_on_end(void *arg, pm_status status, const char *error, const pm_result *result);
 
 /* Queues a generation and returns; params, ids and what they point at are copied. PM_ERR_FULL:
