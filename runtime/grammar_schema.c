@@ -26,10 +26,15 @@ static char *path_of(const struct schema *c, const json *v, struct json_out *pat
     return path->text;
 }
 
+static bool is_prefixed(void)
+{
+    return strncmp(pm_last_error(), "schema: ", 8) == 0;
+}
+
 pm_status schema_prefix(const struct schema *c, const json *v, pm_status status)
 {
     struct json_out path = {0};
-    if (status == PM_OK || status == PM_ERR_NOMEM) return status;
+    if (status == PM_OK || status == PM_ERR_NOMEM || is_prefixed()) return status;
     if (path_of(c, v, &path)) {
         status = fail_prefix(status, "schema: %s", path.text);
     } else {
@@ -450,9 +455,8 @@ static pm_status compile(struct schema *c, uint32_t *start)
 /* Failures of the compiler itself have the prefix already. */
 static pm_status name_schema(pm_status status)
 {
-    const char *message = pm_last_error();
     if (status == PM_OK || status == PM_ERR_NOMEM) return status;
-    if (strncmp(message, "schema: ", 8) != 0) fail_prefix(status, "schema");
+    if (!is_prefixed()) fail_prefix(status, "schema");
     return PM_ERR_ARG;
 }
 

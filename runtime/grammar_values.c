@@ -274,6 +274,19 @@ static pm_status objects_exclude(struct schema *c, const struct view *a, const s
     return PM_OK;
 }
 
+/* The types that are left where the values are listed. */
+static int listed_types(const struct view *view, int types)
+{
+    const json *single = view_get(view, "const"), *list = view_get(view, "enum");
+    int listed = 0;
+    if (!single && !json_is_array(list)) return types;
+    for (const json *one = single ? single : json_child(list); one;
+         one = single ? NULL : json_next(one)) {
+        listed |= type_of(one);
+    }
+    return types & listed;
+}
+
 static pm_status views_exclude(struct schema *c, const struct view *a, const struct view *b,
                                int *pairs, bool *out)
 {
@@ -283,7 +296,9 @@ static pm_status views_exclude(struct schema *c, const struct view *a, const str
     TRY(view_types(c, a, true, &all_a));
     TRY(view_types(c, b, true, &all_b));
     /* Types of which one makes values that the other one may accept. */
-    made_a = (made_a & all_b) | (made_b & all_a);
+    all_a = listed_types(a, all_a);
+    all_b = listed_types(b, all_b);
+    made_a = (listed_types(a, made_a) & all_b) | (listed_types(b, made_b) & all_a);
     *out = made_a == 0 || lists_exclude(a, b, pairs);
     if (!*out && made_a == TYPE_OBJECT) return objects_exclude(c, a, b, pairs, out);
     return PM_OK;
