@@ -1,4 +1,4 @@
-/* command.c - polymath bench: the machine's peaks, operations, and models. */
+/* command.c - polymath bench: the machine's peaks, operations, models, and tables of them. */
 #include <stdio.h>
 #include <string.h>
 
@@ -39,6 +39,15 @@ static const struct command peaks_command = {
     .about = "Measures read and copy bandwidth and the multiply-add rates of this machine.",
     .engine = true,
     .run = bench_peaks,
+};
+
+static const struct command report_command = {
+    .name = "bench report",
+    .arguments = "FILE...",
+    .about = "Prints result files (-o json of the other benchmarks) as one page of tables.",
+    .min_argument = 1,
+    .max_argument = 16,
+    .run = bench_report,
 };
 
 static pm_status print_peaks(const struct pm_options *o, bool json)
@@ -96,17 +105,21 @@ static int run(const struct command *self, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "peaks") == 0) {
         return bench_peaks(&peaks_command, argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "report") == 0) {
+        return bench_report(&report_command, argc - 1, argv + 1);
+    }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
     fputs("usage: polymath bench model MODEL|--synthetic FAMILY [options]\n"
           "       polymath bench kernels [options]\n"
-          "       polymath bench peaks [options]\n",
+          "       polymath bench peaks [options]\n"
+          "       polymath bench report FILE...\n",
           help ? stdout : stderr);
     return help ? EXIT_OK : EXIT_USAGE;
 }
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|kernels|peaks",
+    .arguments = "model|kernels|peaks|report",
     .summary = "measure a model, its operations, or the machine",
     .run = run,
 };
