@@ -12,7 +12,7 @@ build=$1 out=$2
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 rm -rf "$out"
 mkdir -p "$out/tests" "$out/lib" "$out/bench"
-cp "$build/polymath" "$build"/libpolymath.so* "$out/"
+cp -P "$build/polymath" "$build"/libpolymath.so* "$out/"
 cp "$build"/tests/*_test_gpu "$build/tests/conformance_gpu" "$out/tests/"
 cp "$source/tests/gpu.sh" "$out/tests/"
 cp -R "$source/tests/golden" "$out/tests/"
