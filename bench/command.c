@@ -1,4 +1,4 @@
-/* command.c - polymath bench: the machine's peaks, operations, models, and tables of them. */
+/* command.c - polymath bench: the machine's peaks, operations, models, servers, and tables. */
 #include <stdio.h>
 #include <string.h>
 
@@ -48,6 +48,20 @@ static const struct command report_command = {
     .min_argument = 1,
     .max_argument = 16,
     .run = bench_report,
+};
+
+static const struct command serve_command = {
+    .name = "bench serve",
+    .arguments = "",
+    .about =
+        "Loads a running OpenAI-compatible server and measures times to the first token and\n"
+        "between tokens, throughput and goodput; docs/benchmarks.md says what is measured "
+        "how.\n"
+        "  polymath bench serve --concurrency 8 -n 200 --input-len 100..500 --ignore-eos\n"
+        "  polymath bench serve --rate 4 --burstiness 0.5 -d 60 --goodput ttft:500,tpot:50\n"
+        "Presets: mixtral-8x7b, deepseek-r1, deepseek-r1-interactive, gpt-oss-120b,\n"
+        "gpt-oss-120b-interactive.",
+    .run = bench_serve,
 };
 
 static pm_status print_peaks(const struct pm_options *o, bool json)
@@ -108,10 +122,14 @@ static int run(const struct command *self, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "report") == 0) {
         return bench_report(&report_command, argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "serve") == 0) {
+        return bench_serve(&serve_command, argc - 1, argv + 1);
+    }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
     fputs("usage: polymath bench model MODEL|--synthetic FAMILY [options]\n"
           "       polymath bench kernels [options]\n"
           "       polymath bench peaks [options]\n"
+          "       polymath bench serve [options]\n"
           "       polymath bench report FILE...\n",
           help ? stdout : stderr);
     return help ? EXIT_OK : EXIT_USAGE;
@@ -119,7 +137,7 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|kernels|peaks|report",
-    .summary = "measure a model, its operations, or the machine",
+    .arguments = "model|kernels|peaks|serve|report",
+    .summary = "measure a model, its operations, the machine, or a server",
     .run = run,
 };

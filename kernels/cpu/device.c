@@ -159,11 +159,13 @@ static pm_status cpu_reserve_step(struct device *d, int64_t n_row, int64_t n_col
 static void cpu_explain(struct device *d, const struct linear_kind *kind, char *text,
                         size_t size)
 {
-    pm_dtype x = d->micro->map[kind->type].x_type;
-    const char *how = x == PM_BF16           ? "BF16 products"
-                      : kind->type == PM_F32 ? "F32 products"
-                                             : "widened to F32 tile by tile";
-    snprintf(text, size, "%s, %d weight rows at a time: %s", d->micro->name, MICRO_ROWS, how);
+    const struct micro_map *map = &d->micro->map[kind->type];
+    const char *how = map->pack                ? "BF16 products of packed rows"
+                      : map->x_type == PM_BF16 ? "BF16 products"
+                      : kind->type == PM_F32   ? "F32 products"
+                                               : "widened to F32 tile by tile";
+    snprintf(text, size, "%s, %d weight rows at a time: %s", d->micro->name, micro_rows(map),
+             how);
 }
 
 const struct kernels cpu_kernels = {
