@@ -1,4 +1,4 @@
-/* command.c - polymath bench: the machine's peaks, operations, models, and servers. */
+/* command.c - polymath bench: the machine's peaks, operations, models, servers, and tables. */
 #include <stdio.h>
 #include <string.h>
 
@@ -54,6 +54,16 @@ static const struct command peaks_command = {
     .about = "Measures read and copy bandwidth and the multiply-add rates of this machine.",
     .engine = true,
     .run = bench_peaks,
+};
+
+static const struct command report_command = {
+    .name = "bench report",
+    .summary = "result files as one page of tables",
+    .arguments = "FILE...",
+    .about = "Prints result files (-o json of the other benchmarks) as one page of tables.",
+    .min_argument = 1,
+    .max_argument = 16,
+    .run = bench_report,
 };
 
 static const struct command serve_command = {
@@ -119,7 +129,7 @@ static const struct {
     const struct command *command;
 } parts[] = {
     {"model", &model_command}, {"batch", &batch_command}, {"kernels", &kernels_command},
-    {"peaks", &peaks_command}, {"serve", &serve_command},
+    {"peaks", &peaks_command}, {"serve", &serve_command}, {"report", &report_command},
 };
 enum { N_PART = sizeof parts / sizeof *parts };
 
@@ -141,7 +151,7 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|batch|kernels|peaks|serve",
+    .arguments = "model|batch|kernels|peaks|serve|report",
     .summary = "measure a model, its operations, the machine, or a server",
     .run = run,
 };

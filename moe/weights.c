@@ -30,6 +30,7 @@ struct loader {
     char *run;  /* what is left of a block that `own` serves in order, see begin_run */
     size_t run_bytes;
     const struct weight_source *source; /* NULL: tensors lie in the mapping */
+    char *part;                         /* [FILL_BYTES] of generated values, or NULL yet */
 };
 
 enum { FILL_BYTES = 16 << 20 }; /* generated on the host at a time */
@@ -175,21 +176,18 @@ static pm_status generate(struct loader *ld, void **out, const struct stored *s)
 {
     const struct weight_source *source = ld->source;
     const struct kernels *k = ld->w->kernels;
-    char *part;
-    pm_status status = PM_OK;
     TRY(own(ld, out, s->bytes, s->name));
     if (k->host_memory) {
         source->fill(source->arg, s, 0, s->bytes, *out);
         return PM_OK;
     }
-    TRY(alloc_array(&part, min_size(s->bytes, FILL_BYTES), 1, s->name));
-    for (size_t at = 0; at < s->bytes && status == PM_OK; at += FILL_BYTES) {
+    if (!ld->part) TRY(alloc_array(&ld->part, FILL_BYTES, 1, "generated weights"));
+    for (size_t at = 0; at < s->bytes; at += FILL_BYTES) {
         size_t n = min_size(s->bytes - at, FILL_BYTES);
-        source->fill(source->arg, s, at, n, part);
-        status = k->upload(ld->w->device, (char *)*out + at, part, n);
+        source->fill(source->arg, s, at, n, ld->part);
+        TRY(k->upload(ld->w->device, (char *)*out + at, ld->part, n));
     }
-    free(part);
-    return status;
+    return PM_OK;
 }
 
 /* Bytes of a tensor for the host to read: in the mapping, or generated into *made, which the
@@ -788,6 +786,7 @@ pm_status weights_generate(struct weights *w, const struct config *c,
     *w = (struct weights){.kernels = k, .device = d, .files = source->files};
     status = load_all(&ld);
     free(ld.used);
+    free(ld.part);
     if (status != PM_OK) weights_close(w);
     return status;
 }

@@ -76,6 +76,23 @@ else()
   message(STATUS "Tests of the CUDA kernels on the emulator: left out (no CUDA headers)")
 endif()
 
+# What the benchmark asks of cuBLAS, against NVIDIA's declarations.
+if(EXISTS "${PM_CUDA_INCLUDE}/cublas_v2.h")
+  add_library(cublas_fake SHARED emu/cublas_fake.c)
+  target_include_directories(cublas_fake SYSTEM PRIVATE ${PM_CUDA_INCLUDE})
+  target_compile_options(cublas_fake PRIVATE -Wall -Wextra -Werror)
+  set_target_properties(cublas_fake PROPERTIES OUTPUT_NAME cublas SOVERSION 13
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/fake)
+  add_executable(cublas_test emu/cublas_test.c)
+  target_link_libraries(cublas_test PRIVATE ${helper_library} pm_test_flags)
+  add_dependencies(cublas_test cublas_fake)
+  set_target_properties(cublas_test PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+  add_test(NAME cublas_test COMMAND cublas_test)
+  set_tests_properties(cublas_test PROPERTIES SKIP_RETURN_CODE 77 LABELS emu TIMEOUT 60
+    ENVIRONMENT "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/fake;POLYMATH_TEST_BACKEND=cpu")
+endif()
+
 if(PM_CUDA_BUILT)
   add_executable(cuda_code code/cuda_code.c)
   target_compile_options(cuda_code PRIVATE -Wall -Wextra -Werror)

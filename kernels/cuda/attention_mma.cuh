@@ -20,7 +20,7 @@
  * is never read: it is zero in shared memory.
  *
  * Bytes: a decoded token reads its sequence's keys and values once a KV head. Flops: 4 (k_dim +
- * v_dim) a query and key, the two halves counted. */
+ * v_dim) a query and key, the two halves counted. Has not run on hardware yet. */
 #ifndef KERNELS_CUDA_ATTENTION_MMA_CUH
 #define KERNELS_CUDA_ATTENTION_MMA_CUH
 

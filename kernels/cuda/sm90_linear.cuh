@@ -20,7 +20,7 @@
 // first: while one sends its sums away the other has the tensor cores to itself.
 //
 // Sums leave through shared memory: eight rows of y at a time, double buffered, one barrier of
-// the warpgroup each, in 16-byte stores.
+// the warpgroup each, in 16-byte stores. Has not run on hardware yet.
 #ifndef KERNELS_CUDA_SM90_LINEAR_CUH
 #define KERNELS_CUDA_SM90_LINEAR_CUH
 

@@ -13,7 +13,7 @@
 //
 // One lane of the producers asks TMA for the weights ([k, row, expert] maps, zeros beyond the
 // edges); all of them gather rows of x with 16-byte cp.async. Both report to the stage's `full`
-// barrier.
+// barrier. Has not run on hardware yet.
 #ifndef KERNELS_CUDA_SM90_RING_CUH
 #define KERNELS_CUDA_SM90_RING_CUH
 

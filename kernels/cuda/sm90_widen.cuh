@@ -19,7 +19,7 @@
 //
 // Shared memory a k32 and atom: 8 (F8) loads of 2 bytes, or 2 (MXFP4) of 16 that four lanes
 // share, without bank conflicts; some 30 instructions a thread to widen 16 weights, beside two
-// wgmmas of N / 2 cycles each.
+// wgmmas of N / 2 cycles each. Has not run on hardware yet.
 #ifndef KERNELS_CUDA_SM90_WIDEN_CUH
 #define KERNELS_CUDA_SM90_WIDEN_CUH
 
