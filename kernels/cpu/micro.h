@@ -100,10 +100,12 @@ struct micro {
     void (*from_bf16)(float *y, const uint16_t *x, int64_t n);
     void (*from_f16)(float *y, const uint16_t *x, int64_t n);
 
-    /* For peaks.c: read `bytes` (a multiple of 4096) and return something of all of them; copy
-     * them past the caches; do n rounds of independent multiply-adds and return their flops. */
-    uint64_t (*stream_read)(const void *from, size_t bytes);
+    /* Copies a multiple of 64 bytes to an aligned address past the caches. */
     void (*stream_copy)(void *to, const void *from, size_t bytes);
+
+    /* For peaks.c: read `bytes` (a multiple of 4096) and return something of all of them; do n
+     * rounds of independent multiply-adds and return their flops. */
+    uint64_t (*stream_read)(const void *from, size_t bytes);
     double (*peak_f32)(int64_t n);
     double (*peak_bf16)(int64_t n); /* NULL: no such instruction */
 };
