@@ -1,4 +1,4 @@
-/* command.c - polymath bench: the machine's peaks, operations, and models. */
+/* command.c - polymath bench: the machine's peaks, operations, models, and servers. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,12 +8,14 @@
 
 static const struct command model_command = {
     .name = "bench model",
-    .arguments = "MODEL",
+    .arguments = "[MODEL]",
     .about =
         "Measures prompt processing (pp) and generation (tg) of the model in folder MODEL, "
         "with\n"
-        "the share of the machine's measured peaks. Lists take commas: -p 128,512 -d 0,4096.",
-    .min_argument = 1,
+        "the share of the machine's measured peaks. Lists take commas: -p 128,512 -d 0,4096.\n"
+        "Instead of a folder, --synthetic qwen3-30b-a3b makes a random model in the device's "
+        "memory.",
+    .min_argument = 0,
     .max_argument = 1,
     .engine = true,
     .run = bench_model,
@@ -37,6 +39,20 @@ static const struct command peaks_command = {
     .about = "Measures read and copy bandwidth and the multiply-add rates of this machine.",
     .engine = true,
     .run = bench_peaks,
+};
+
+static const struct command serve_command = {
+    .name = "bench serve",
+    .arguments = "",
+    .about =
+        "Loads a running OpenAI-compatible server and measures times to the first token and\n"
+        "between tokens, throughput and goodput; docs/benchmarks.md says what is measured "
+        "how.\n"
+        "  polymath bench serve --concurrency 8 -n 200 --input-len 100..500 --ignore-eos\n"
+        "  polymath bench serve --rate 4 --burstiness 0.5 -d 60 --goodput ttft:500,tpot:50\n"
+        "Presets: mixtral-8x7b, deepseek-r1, deepseek-r1-interactive, gpt-oss-120b,\n"
+        "gpt-oss-120b-interactive.",
+    .run = bench_serve,
 };
 
 static pm_status print_peaks(const struct pm_options *o, bool json)
@@ -94,17 +110,21 @@ static int run(const struct command *self, int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "peaks") == 0) {
         return bench_peaks(&peaks_command, argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "serve") == 0) {
+        return bench_serve(&serve_command, argc - 1, argv + 1);
+    }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
-    fputs("usage: polymath bench model MODEL [options]\n"
+    fputs("usage: polymath bench model MODEL|--synthetic FAMILY [options]\n"
           "       polymath bench kernels [options]\n"
-          "       polymath bench peaks [options]\n",
+          "       polymath bench peaks [options]\n"
+          "       polymath bench serve [options]\n",
           help ? stdout : stderr);
     return help ? EXIT_OK : EXIT_USAGE;
 }
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|kernels|peaks",
-    .summary = "measure a model, its operations, or the machine",
+    .arguments = "model|kernels|peaks|serve",
+    .summary = "measure a model, its operations, the machine, or a server",
     .run = run,
 };
