@@ -45,7 +45,7 @@ enum {
     LINE = 64,          /* bytes of a register's row, and that memory gives at a time */
     PANEL = 16 * STEP,  /* values of a row of widened weights */
     PAGE = 4096,
-    STREAMS = 8, /* pages to fetch from at a time */
+    STREAMS = 8, /* most pages to fetch from at a time */
     PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
 };
 
@@ -101,11 +101,12 @@ static void configure(int n0, int n1)
     _tile_loadconfig(&s);
 }
 
-/* What is fetched meanwhile: a range, a line of each of STREAMS pages in turn, then the same of
+/* What is fetched meanwhile: a range, a line of each of some pages in turn, then the same of
  * the next pages. The processor's own prefetchers follow such streams, but none across the end
  * of a page: taken page by page they would start anew all the time. */
 struct ahead {
     const char *line, *end; /* the next line, and where its turn ends */
+    int64_t span;           /* of the pages */
     int turns;              /* left until these pages are done */
     int n;                  /* lines a step */
 };
@@ -113,11 +114,14 @@ struct ahead {
 static struct ahead plan_ahead(const struct tile *t, int64_t n_step)
 {
     struct ahead a = {.n = 0};
+    int64_t n_page = (t->ahead_bytes + PAGE - 1) / PAGE,
+            n_turn = (n_page + STREAMS - 1) / STREAMS;
     if (!t->ahead) return a;
+    a.span = (n_page + n_turn - 1) / n_turn * PAGE;
     a.line = t->ahead;
-    a.end = t->ahead + STREAMS * PAGE;
+    a.end = t->ahead + a.span;
     a.turns = PAGE / LINE;
-    a.n = (int)((t->ahead_bytes / LINE + n_step - 1) / n_step);
+    a.n = (int)((n_turn * a.span / LINE + n_step - 1) / n_step);
     return a;
 }
 
@@ -127,11 +131,11 @@ ALWAYS_INLINE void fetch_ahead(struct ahead *a)
         __builtin_prefetch(a->line, 0, 2);
         a->line += PAGE;
         if (a->line < a->end) continue;
-        a->line -= STREAMS * PAGE - LINE;
+        a->line -= a->span - LINE;
         a->end += LINE;
         if (--a->turns) continue;
-        a->line += (STREAMS - 1) * PAGE;
-        a->end += (STREAMS - 1) * PAGE;
+        a->line += a->span - PAGE;
+        a->end += a->span - PAGE;
         a->turns = PAGE / LINE;
     }
 }
