@@ -45,7 +45,7 @@ enum {
     LINE = 64,          /* bytes of a register's row, and that memory gives at a time */
     PANEL = 16 * STEP,  /* values of a row of widened weights */
     PAGE = 4096,
-    STREAMS = 8, /* pages to fetch from at a time */
+    STREAMS = 8, /* most pages to fetch from at a time */
     PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
 };
 
@@ -101,11 +101,12 @@ static void configure(int n0, int n1)
     _tile_loadconfig(&s);
 }
 
-/* What is fetched meanwhile: a range, a line of each of STREAMS pages in turn, then the same of
+/* What is fetched meanwhile: a range, a line of each of some pages in turn, then the same of
  * the next pages. The processor's own prefetchers follow such streams, but none across the end
  * of a page: taken page by page they would start anew all the time. */
 struct ahead {
     const char *line, *end; /* the next line, and where its turn ends */
+    int64_t span;           /* of the pages */
     int turns;              /* left until these pages are done */
     int n;                  /* lines a step */
 };
@@ -113,11 +114,14 @@ struct ahead {
 static struct ahead plan_ahead(const struct tile *t, int64_t n_step)
 {
     struct ahead a = {.n = 0};
+    int64_t n_page = (t->ahead_bytes + PAGE - 1) / PAGE,
+            n_turn = (n_page + STREAMS - 1) / STREAMS;
     if (!t->ahead) return a;
+    a.span = (n_page + n_turn - 1) / n_turn * PAGE;
     a.line = t->ahead;
-    a.end = t->ahead + STREAMS * PAGE;
+    a.end = t->ahead + a.span;
     a.turns = PAGE / LINE;
-    a.n = (int)((t->ahead_bytes / LINE + n_step - 1) / n_step);
+    a.n = (int)((n_turn * a.span / LINE + n_step - 1) / n_step);
     return a;
 }
 
@@ -127,18 +131,18 @@ ALWAYS_INLINE void fetch_ahead(struct ahead *a)
         __builtin_prefetch(a->line, 0, 2);
         a->line += PAGE;
         if (a->line < a->end) continue;
-        a->line -= STREAMS * PAGE - LINE;
+        a->line -= a->span - LINE;
         a->end += LINE;
         if (--a->turns) continue;
-        a->line += (STREAMS - 1) * PAGE;
-        a->end += (STREAMS - 1) * PAGE;
+        a->line += a->span - PAGE;
+        a->end += a->span - PAGE;
         a->turns = PAGE / LINE;
     }
 }
 
 /* One part of K for 16 or 32 weight rows and up to 32 rows of x. */
 struct part {
-    const char *w;
+    const char *w[2]; /* of each 16 rows */
     int64_t w_stride;
     const char *x[2];
     int64_t x_step[2]; /* bytes of a step: 16 pairs for each row of x */
@@ -149,16 +153,16 @@ struct part {
 /* n_a and n_b are constants: registers of weights and of x. */
 ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
 {
-    const char *w = p->w, *x0 = p->x[0], *x1 = p->x[1];
+    const char *w0 = p->w[0], *w1 = p->w[1], *x0 = p->x[0], *x1 = p->x[1];
     struct ahead ahead = *p->ahead;
     int64_t stride = p->w_stride, x0_step = p->x_step[0], x1_step = p->x_step[1];
     for (int64_t i = 0; i < p->n_step; i++) {
         fetch_ahead(&ahead);
         _tile_loadd(X_0, x0, x0_step / SIDE);
-        _tile_loadd(WEIGHTS_0, w, stride);
+        _tile_loadd(WEIGHTS_0, w0, stride);
         _tile_dpbf16ps(0, WEIGHTS_0, X_0);
         if (n_a == 2) {
-            _tile_loadd(WEIGHTS_1, w + SIDE * stride, stride);
+            _tile_loadd(WEIGHTS_1, w1, stride);
             _tile_dpbf16ps(2, WEIGHTS_1, X_0);
         }
         if (n_b == 2) {
@@ -166,7 +170,8 @@ ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
             _tile_dpbf16ps(1, WEIGHTS_0, X_1);
             if (n_a == 2) _tile_dpbf16ps(3, WEIGHTS_1, X_1);
         }
-        w += LINE;
+        w0 += LINE;
+        w1 += LINE;
         x0 += x0_step;
         x1 += x1_step;
     }
@@ -360,9 +365,10 @@ static void run_blocks(const struct tile *t, struct part p, float *total, float 
         run_steps(&p, n_a, n1 ? 2 : 1);
         store_sums(sum, n_a, n0, n1);
         add_scaled(t, total, sum, block, n0, n1);
-        p.w += BLOCK_STEPS * LINE;
-        for (int j = 0; j < 2; j++)
+        for (int j = 0; j < 2; j++) {
+            p.w[j] += BLOCK_STEPS * LINE;
             p.x[j] += BLOCK_STEPS * p.x_step[j];
+        }
     }
 }
 
@@ -370,12 +376,14 @@ static void run_blocks(const struct tile *t, struct part p, float *total, float 
 static int64_t place_weights(const struct tile *t, pm_dtype type, int64_t k, struct part *p)
 {
     int64_t whole = t->k / STEP * STEP, end = min_i64(t->k, k + PANEL);
-    p->w = (const char *)t->w[0] + 2 * k;
+    p->w[0] = (const char *)t->w[0] + 2 * k;
+    p->w[1] = (const char *)t->w[SIDE] + 2 * k;
     p->w_stride = (const char *)t->w[1] - (const char *)t->w[0];
     if (type == PM_BF16 && t->n_w % SIDE == 0 && k < whole) return whole;
     widen(t, type, k, end);
-    p->w = (const char *)t->room;
     p->w_stride = PANEL * (int64_t)sizeof(uint16_t);
+    p->w[0] = (const char *)t->room;
+    p->w[1] = p->w[0] + SIDE * p->w_stride;
     return end;
 }
 
@@ -448,6 +456,100 @@ void amx_tile_f8(const struct tile *t)
 void amx_tile_mxfp4(const struct tile *t)
 {
     run_tile(t, PM_MXFP4);
+}
+
+void amx_mix_pack(void *panel, const void *const *v, int64_t dim)
+{
+    const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003,
+                                          0x00240004, 0x00250005, 0x00260006, 0x00270007,
+                                          0x00280008, 0x00290009, 0x002a000a, 0x002b000b,
+                                          0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
+    const __m512i high = _mm512_or_si512(low, _mm512_set1_epi32(0x00100010));
+    char *to = panel;
+    for (int64_t i = 0; i < dim; i += STEP, to += 2 * SUMS * 4) {
+        __mmask32 mask = dim - i >= STEP ? ~0u : (1u << (dim - i)) - 1;
+        for (int j = 0; j < SIDE; j++) {
+            __m512i a = _mm512_setzero_si512(), b = a;
+            if (v[2 * j]) a = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j] + i);
+            if (v[2 * j + 1]) {
+                b = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j + 1] + i);
+            }
+            _mm512_storeu_si512(to + j * LINE, _mm512_permutex2var_epi16(a, low, b));
+            if (dim - i > SIDE) {
+                _mm512_storeu_si512(to + SUMS * 4 + j * LINE,
+                                    _mm512_permutex2var_epi16(a, high, b));
+            }
+        }
+    }
+}
+
+/* Registers 0 to 3 hold sums of n queries, 4 their weights, 5 and 6 values. */
+static void configure_mix(int n)
+{
+    struct shape s = {.palette = 1};
+    for (int r = 0; r < 7; r++) {
+        s.rows[r] = (uint8_t)(r < 5 ? n : SIDE);
+        s.row_bytes[r] = LINE;
+    }
+    __asm__ volatile("" ::"r"(&s) : "memory");
+    _tile_loadconfig(&s);
+}
+
+/* Up to 16 queries, n (a constant) registers of sums. */
+ALWAYS_INLINE void mix_columns(const struct mix *op, const uint16_t *weight, const char *panel,
+                               float *sum, int n)
+{
+    int64_t sum_stride = op->sum_stride * 4, weight_stride = op->weight_stride * 2;
+    int64_t panel_bytes = MICRO_PACKED_STEP * op->dim * 2;
+    _tile_loadd(0, sum, sum_stride);
+    if (n > 1) _tile_loadd(1, sum + SIDE, sum_stride);
+    if (n > 2) _tile_loadd(2, sum + 2 * SIDE, sum_stride);
+    if (n > 3) _tile_loadd(3, sum + 3 * SIDE, sum_stride);
+    for (int i = 0; i < op->n_panel; i++, weight += STEP, panel += panel_bytes) {
+        _tile_loadd(4, weight, weight_stride);
+        _tile_loadd(5, panel, LINE);
+        _tile_dpbf16ps(0, 4, 5);
+        if (n > 1) {
+            _tile_loadd(6, panel + SUMS * 4, LINE);
+            _tile_dpbf16ps(1, 4, 6);
+        }
+        if (n > 2) {
+            _tile_loadd(5, panel + 2 * SUMS * 4, LINE);
+            _tile_dpbf16ps(2, 4, 5);
+        }
+        if (n > 3) {
+            _tile_loadd(6, panel + 3 * SUMS * 4, LINE);
+            _tile_dpbf16ps(3, 4, 6);
+        }
+    }
+    _tile_stored(0, sum, sum_stride);
+    if (n > 1) _tile_stored(1, sum + SIDE, sum_stride);
+    if (n > 2) _tile_stored(2, sum + 2 * SIDE, sum_stride);
+    if (n > 3) _tile_stored(3, sum + 3 * SIDE, sum_stride);
+}
+
+void amx_mix(const struct mix *op)
+{
+    int was = 0;
+    for (int q = 0; q < op->n_query; q += SIDE) {
+        int n = (int)min_i64(SIDE, op->n_query - q);
+        const uint16_t *weight = op->weight + q * op->weight_stride;
+        float *sum = op->sum + q * op->sum_stride;
+        const char *panel = op->panels;
+        if (n != was) configure_mix(n);
+        was = n;
+        for (int64_t i = 0; i < op->dim;
+             i += 4 * SIDE, sum += 4 * SIDE, panel += 4 * SUMS * 4) {
+            switch (min_i64(4, (op->dim - i) / SIDE)) {
+            case 4: mix_columns(op, weight, panel, sum, 4); break;
+            case 3: mix_columns(op, weight, panel, sum, 3); break;
+            case 2: mix_columns(op, weight, panel, sum, 2); break;
+            default: mix_columns(op, weight, panel, sum, 1);
+            }
+        }
+    }
+    _tile_release();
+    memory_barrier();
 }
 
 double amx_peak(int64_t n)
