@@ -84,7 +84,7 @@ step() {
 }
 
 rows=1,8,64,512,4096,16384 rows_other=1,8,512,8192,32768 rows_some=1,64,4096 samples=20 caches=cold,hot
-shapes="qwen3-30b mixtral sonic-64x4" layers=48 prompts=512,2048 small='' small_model=''
+shapes="qwen3-30b mixtral sonic" layers=48 prompts=512,2048 small='' small_model=''
 if [ -n "${GPU_QUICK:-}" ]; then
     rows=1,3 rows_other='' rows_some=2,5 samples=2 caches=hot shapes=olmoe layers=4 prompts=8
     small='-e 4 -k 2 --cache hot' small_model='--set hidden_size=128 --set num_experts=8 --set vocab_size=512'
