@@ -176,7 +176,8 @@ set -- "$out/$label"-*.json
 if [ -e "$1" ]; then
     step 10 "tables" "$out/$label.md" "$polymath" bench report "$@"
     if "$python" -c 'import matplotlib' 2>/dev/null; then
-        step 20 "plots" "$logs/plots.txt" "$python" "$source/bench/plot.py" "$out/$label-plots" "$out/$label"-kernels-*.json
+        may_be_late=yes
+        step 30 "plots" "$logs/plots.txt" "$python" "$source/bench/plot.py" "$out/$label-plots" "$out/$label"-kernels-*.json
     else
         echo "Python with matplotlib is not here: no plots"
     fi
