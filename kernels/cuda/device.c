@@ -36,6 +36,7 @@ static int cuda_count(const char **why)
 static void cuda_close(struct device *d)
 {
     if (!d) return;
+    cuda_facts_close(d);
     if (d->own) cudaStreamSynchronize(d->own);
     if (d->scratch) cudaFree(d->scratch); /* waits for the caller's streams */
     if (d->barrier) cudaFree(d->barrier);
