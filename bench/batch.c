@@ -75,14 +75,14 @@ static void finish_row(struct row *r, struct client *c, int n, double *work, dou
         pm_wait(c[i].request, &result);
         work[i] = (double)result.prompt_us / 1e3;
     }
-    r->ttft[0] = stats_quantile(work, n, 0.5);
+    r->ttft[0] = stats_median(work, n);
     r->ttft[1] = stats_quantile(work, n, 0.99);
     for (int i = 0; i < n; i++) {
         for (int j = 0; j < c[i].n_gap; j++) {
             work[n_gap++] = c[i].gap[j] / 1e3;
         }
     }
-    r->itl[0] = stats_quantile(work, n_gap, 0.5);
+    r->itl[0] = stats_median(work, n_gap);
     r->itl[1] = stats_quantile(work, n_gap, 0.99);
     r->output_rate = (double)n * s->generate * 1e6 / us;
     r->total_rate = (double)n * (s->generate + s->prompt) * 1e6 / us;

@@ -17,6 +17,7 @@
 #include "bench/bench.h"
 #include "bench/stats.h"
 #include "moe/json.h"
+#include "moe/synth.h"
 #include "moe/weights.h"
 #include "runtime/sequence.h"
 
@@ -31,6 +32,7 @@ enum format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON, FORMAT_JSONL };
 
 struct request {
     const char *model;
+    const struct synth_options *synthetic; /* NULL: the checkpoint in folder `model` */
     struct list prompt, generate, depth;
     int repeat;
     enum format format;
@@ -292,7 +294,8 @@ static pm_status bench(const struct request *q, const struct pm_options *o)
                               .n_thread = o->threads,
                               .max_row = o->batch,
                               .context = o->context,
-                              .kv_type = -1};
+                              .kv_type = -1,
+                              .synthetic = q->synthetic};
     size_t n_test = (size_t)q->depth.n * (size_t)(q->prompt.n + q->generate.n);
     pm_status status;
     if (!m.context) m.context = longest + largest(&q->depth);
@@ -337,8 +340,28 @@ static pm_status parse_request(struct request *q, const char *p, const char *n, 
     return fail(PM_ERR_ARG, "output: found \"%s\", wanted md, csv, json or jsonl", o);
 }
 
+/* Which model: a folder, or a random one of these options, which is called `name`. */
+static pm_status parse_model(struct request *q, const struct arguments *a,
+                             const struct synth_options *synth, char name[96])
+{
+    if ((a->n == 1) == (synth->family != NULL)) {
+        return fail(PM_ERR_ARG, "bench model: wanted a MODEL folder or --synthetic FAMILY");
+    }
+    if (!synth->family && (synth->n_set || synth->dtype)) {
+        return fail(PM_ERR_ARG, "bench model: --set and --dtype go with --synthetic");
+    }
+    snprintf(name, 96, "synthetic %.80s", synth->family ? synth->family : "");
+    q->model = synth->family ? name : a->positional[0];
+    q->synthetic = synth->family ? synth : NULL;
+    return PM_OK;
+}
+
 int bench_model(const struct command *self, int argc, char **argv)
 {
+    enum { MAX_SET = 64 };
+    const char *set[MAX_SET];
+    struct synth_options synth = {.set = set};
+    char name[96];
     const char *p = "512", *n = "128", *d = "0", *r = "5", *o = "md";
     const struct flag flags[] = {
         {.name = "prompt",
@@ -362,6 +385,20 @@ int bench_model(const struct command *self, int argc, char **argv)
          .value = "FORMAT",
          .help = "md, csv, json or jsonl [md]",
          .text = &o},
+        {.name = "synthetic",
+         .value = "FAMILY",
+         .help = "a random model made in memory, as polymath synth writes them",
+         .text = &synth.family},
+        {.name = "set",
+         .value = "KEY=VALUE",
+         .help = "a key of its config.json; may be repeated",
+         .list = set,
+         .n_list = &synth.n_set,
+         .max_list = MAX_SET},
+        {.name = "dtype",
+         .value = "TYPE",
+         .help = "its type: f32, f16, bf16, fp8 or mxfp4 [bf16]",
+         .text = &synth.dtype},
         {.name = NULL},
     };
     struct request q = {.progress = on_terminal(STDERR_FILENO)};
@@ -369,7 +406,7 @@ int bench_model(const struct command *self, int argc, char **argv)
     int code = arguments_parse(&a, self, flags, argc, argv);
     if (code < 0) {
         pm_status status = parse_request(&q, p, n, d, r, o);
-        q.model = a.positional[0];
+        if (status == PM_OK) status = parse_model(&q, &a, &synth, name);
         if (status == PM_OK) status = bench(&q, a.options);
         code = status == PM_OK ? EXIT_OK : complain(status);
     }

@@ -37,13 +37,12 @@ double stats_median(double *x, int n)
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
-double stats_quantile(double *x, int n, double q)
+double stats_quantile(const double *x, int n, double share)
 {
-    double at = q * (n - 1);
-    int i = (int)at;
-    if (!n) return 0;
-    qsort(x, (size_t)n, sizeof *x, ascending);
-    return i + 1 < n ? x[i] + (at - i) * (x[i + 1] - x[i]) : x[n - 1];
+    double at = share * (n - 1);
+    int low = (int)at;
+    if (low + 1 >= n) return n ? x[n - 1] : 0;
+    return x[low] + (at - low) * (x[low + 1] - x[low]);
 }
 
 void machine_name(char *out, size_t n)

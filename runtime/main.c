@@ -41,8 +41,7 @@ static int print_options(void)
                letter, now, row->help);
     }
     puts("\n`POLYMATH_ISA` chooses the instruction set of the CPU backend: generic, avx2, "
-         "avx512 or "
-         "avx512bf16.");
+         "avx512, avx512bf16 or amx.");
     pm_options_free(o);
     return EXIT_OK;
 }

@@ -93,6 +93,7 @@ static void scores(const struct span *s, const struct query *query, int n, int f
     const void *x[TASK_QUERIES];
     struct tile tile = {.n_x = n, .k = s->k_dim, .x = x, .y_stride = stride, .room = s->room};
     size_t row_bytes = padded((size_t)s->k_dim * sizeof(float));
+    int rows = (int)min_i64(micro_rows(map), KV_BLOCK);
     for (int i = 0; i < n; i++) {
         x[i] = query[i].q;
         if (map->x_type == PM_BF16) {
@@ -101,12 +102,16 @@ static void scores(const struct span *s, const struct query *query, int n, int f
             x[i] = converted + (size_t)i * row_bytes;
         }
     }
+    if (map->pack) {
+        map->pack(converted, (const float *const *)x, n, s->k_dim);
+        tile.packed = converted;
+    }
     for (int j = first; j < end;) {
-        int n_w = (int)min_i64(MICRO_ROWS - j % MICRO_ROWS, end - j);
-        const char *key = key_at(s, j); /* a block is contiguous and MICRO_ROWS divides it */
+        int n_w = (int)min_i64(rows - j % rows, end - j);
+        const char *key = key_at(s, j); /* a block is contiguous and `rows` divides it */
         size_t step = (size_t)s->kv->k_dim * element(s->kv->type);
         tile.n_w = n_w;
-        for (int w = 0; w < MICRO_ROWS; w++) {
+        for (int w = 0; w < rows; w++) {
             tile.w[w] = key + (size_t)min_i64(w, n_w - 1) * step;
         }
         tile.y = score + (j - first);

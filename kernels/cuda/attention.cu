@@ -10,7 +10,8 @@
  *   attend_merge   adds the partial results of attend_mma where splits had blocks of their own
  *
  * How many queries a block of attend_mma has, and whether splits get blocks of their own,
- * depends on the number of rows; both change no bit (attention.cuh). */
+ * depends on the number of rows; both change no bit (attention.cuh).
+ * Has not run on hardware yet. */
 #include "kernels/cuda/attention_mma.cuh"
 
 /* ------------------------------------------------------------------ cache writes */

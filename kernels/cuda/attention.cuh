@@ -13,7 +13,7 @@
  * or each has its own (decode) and a second kernel merges them from memory.
  *
  * Logarithms are to base 2: scores are multiplied by scale * log2(e) and exp2f takes the place
- * of expf. */
+ * of expf. Has not run on hardware yet. */
 #ifndef KERNELS_CUDA_ATTENTION_CUH
 #define KERNELS_CUDA_ATTENTION_CUH
 

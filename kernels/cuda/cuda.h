@@ -43,6 +43,13 @@ size_t cuda_gate_scratch(const struct device *d, int64_t n_row);
 /* peaks.cu */
 pm_status cuda_measure(struct device *d, int which, struct peaks *out);
 
+/* clock.c */
+pm_status cuda_mark_new(struct device *d, void **mark);
+pm_status cuda_mark_set(struct device *d, void *mark);
+pm_status cuda_mark_us(struct device *d, double *us, void *from, void *to);
+void cuda_mark_free(struct device *d, void *mark);
+void cuda_facts(struct device *d, struct device_facts *out);
+
 /* rows.cu */
 pm_status cuda_embed(struct device *d, struct tensor y, const struct tensor *table,
                      const int32_t *id, float scale);

@@ -172,6 +172,11 @@ static pm_status cuda_set_stream(struct device *d, void *stream)
     return PM_OK;
 }
 
+static void *cuda_stream(struct device *d)
+{
+    return d->stream;
+}
+
 static pm_status cuda_clear(struct device *d, void *p, size_t bytes)
 {
     if (bytes == 0) return PM_OK;
@@ -193,7 +198,11 @@ static pm_status cuda_record_end(struct device *d, void **out)
         status = cuda_check(cudaGraphInstantiate(&ready, graph, 0), "recording a step");
     }
     if (graph) cudaGraphDestroy(graph);
-    if (status == PM_OK) *out = ready;
+    if (status == PM_OK) {
+        *out = ready;
+    } else {
+        (void)cudaGetLastError(); /* told already: the next launch does not fail for it */
+    }
     return status;
 }
 
@@ -272,6 +281,7 @@ const struct kernels cuda_kernels = {
     .download = cuda_download,
     .sync = cuda_sync,
     .set_stream = cuda_set_stream,
+    .stream = cuda_stream,
     .clear = cuda_clear,
     .record_begin = cuda_record_begin,
     .record_end = cuda_record_end,
@@ -279,6 +289,11 @@ const struct kernels cuda_kernels = {
     .record_free = cuda_record_free,
     .describe = cuda_describe,
     .reserve = cuda_reserve,
+    .mark_new = cuda_mark_new,
+    .mark_set = cuda_mark_set,
+    .mark_us = cuda_mark_us,
+    .mark_free = cuda_mark_free,
+    .facts = cuda_facts,
     .explain = cuda_explain,
     .measure = cuda_measure,
     .embed = cuda_embed,

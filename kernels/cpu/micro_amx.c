@@ -1,0 +1,464 @@
+/* micro_amx.c - tiles of linear maps on AMX, whose registers are matrices.
+ *
+ *   C[m][n] += sum over k of A[m][k] B[k][n]      16 x 16 sums, 32 values of K, TDPBF16PS
+ *
+ * A is 16 weight rows, loaded from where they are stored. B is 16 rows of x, rounded to bf16
+ * and packed so that a register's row holds a pair of values of K for each of them. C has a row
+ * for each weight row and a column for each row of x. Two of each kind make 32 x 32 outputs
+ * with four loads for four products, which take twice as long as the loads.
+ *
+ * The reduction runs over steps of 32 values in ascending order, the last one filled up with
+ * zeros, in one accumulator. Sums that leave the registers between parts of K come back as they
+ * were. So the bits of an output depend on its rows of w and x alone; that the unit computes a
+ * column in the same way whatever the number of columns is tested, not documented.
+ *
+ * BF16 weights are read in place; what does not fill a register (the ends of K and of the rows)
+ * and narrower types go through the tile's room. E4M3 is widened exactly; each block of 128
+ * values is summed from zero and enters the sum as sum = fma(scale, block, sum). E2M1 times its
+ * E8M0 scale is a bf16 number. The unit rounds to nearest even and takes subnormal numbers as
+ * zero.
+ *
+ * Bytes: stored weights once; 2 KB of weights and 2 KB of x out of the caches for 32 x 32 x 32
+ * multiply-adds, which take 64 cycles, or 110 where both come out of the second cache. Limiter:
+ * memory, which gives a core 2 KB in 500 cycles; so the next weight rows are fetched meanwhile.
+ *
+ * The registers are configured and released within each tile: a thread that waits holds none,
+ * and a switch of threads need not save 8 KB. */
+#define _GNU_SOURCE
+#include "kernels/cpu/micro_amx.h"
+
+#include <assert.h>
+#include <cpuid.h>
+#include <immintrin.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kernels/cpu/micro_pairs.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum {
+    SIDE = 16,          /* rows and columns of a register of sums */
+    STEP = 32,          /* values of K in a product */
+    SUMS = SIDE * SIDE, /* in a register */
+    LINE = 64,          /* bytes of a register's row, and that memory gives at a time */
+    PANEL = 16 * STEP,  /* values of a row of widened weights */
+    PAGE = 4096,
+    STREAMS = 8, /* pages to fetch from at a time */
+    PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
+};
+
+_Static_assert(MICRO_PACKED_ROWS == 2 * SIDE, "two registers of weight rows");
+_Static_assert(MICRO_ROOM * sizeof(float) >=
+                   PANEL_BYTES + (2 * MICRO_PACKED_X / SIDE + 4) * SUMS * sizeof(float),
+               "a panel, all sums, and those of a block of E4M3");
+_Static_assert(F8_BLOCK % STEP == 0 && PANEL % F8_BLOCK == 0, "whole blocks in a part");
+
+bool amx_available(void)
+{
+    enum { TILE_DATA = 18, REQUEST = 0x1023, BF16_BIT = 1 << 22, TILE_BIT = 1 << 24 };
+    unsigned a, b, c, d;
+    if (!micro_avx512bf16.available() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if (!(d & BF16_BIT) || !(d & TILE_BIT)) return false;
+#if defined(SYS_arch_prctl)
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
+/* The compiler's built-ins do not tell it that they read and write memory. */
+ALWAYS_INLINE void memory_barrier(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/* The registers by number: sums of weight rows a and rows of x b are in 2 a + b. */
+#define WEIGHTS_0 4
+#define WEIGHTS_1 5
+#define X_0       6
+#define X_1       7
+
+struct shape {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+
+/* Shapes the registers for n0 and n1 rows of x; clears them. Where n1 is 0, the second
+ * registers have some shape too, since to clear one without would be a fault. */
+static void configure(int n0, int n1)
+{
+    struct shape s = {.palette = 1};
+    for (int r = 0; r < 8; r++) {
+        int n = r % 2 && n1 ? n1 : n0;
+        bool weights = r == WEIGHTS_0 || r == WEIGHTS_1;
+        s.rows[r] = SIDE;
+        s.row_bytes[r] = (uint16_t)(weights ? LINE : n * 4);
+    }
+    __asm__ volatile("" ::"r"(&s) : "memory");
+    _tile_loadconfig(&s);
+}
+
+/* What is fetched meanwhile: a range, a line of each of STREAMS pages in turn, then the same of
+ * the next pages. The processor's own prefetchers follow such streams, but none across the end
+ * of a page: taken page by page they would start anew all the time. */
+struct ahead {
+    const char *line, *end; /* the next line, and where its turn ends */
+    int turns;              /* left until these pages are done */
+    int n;                  /* lines a step */
+};
+
+static struct ahead plan_ahead(const struct tile *t, int64_t n_step)
+{
+    struct ahead a = {.n = 0};
+    if (!t->ahead) return a;
+    a.line = t->ahead;
+    a.end = t->ahead + STREAMS * PAGE;
+    a.turns = PAGE / LINE;
+    a.n = (int)((t->ahead_bytes / LINE + n_step - 1) / n_step);
+    return a;
+}
+
+ALWAYS_INLINE void fetch_ahead(struct ahead *a)
+{
+    for (int j = 0; j < a->n; j++) {
+        __builtin_prefetch(a->line, 0, 2);
+        a->line += PAGE;
+        if (a->line < a->end) continue;
+        a->line -= STREAMS * PAGE - LINE;
+        a->end += LINE;
+        if (--a->turns) continue;
+        a->line += (STREAMS - 1) * PAGE;
+        a->end += (STREAMS - 1) * PAGE;
+        a->turns = PAGE / LINE;
+    }
+}
+
+/* One part of K for 16 or 32 weight rows and up to 32 rows of x. */
+struct part {
+    const char *w;
+    int64_t w_stride;
+    const char *x[2];
+    int64_t x_step[2]; /* bytes of a step: 16 pairs for each row of x */
+    int64_t n_step;
+    struct ahead *ahead;
+};
+
+/* n_a and n_b are constants: registers of weights and of x. */
+ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
+{
+    const char *w = p->w, *x0 = p->x[0], *x1 = p->x[1];
+    struct ahead ahead = *p->ahead;
+    int64_t stride = p->w_stride, x0_step = p->x_step[0], x1_step = p->x_step[1];
+    for (int64_t i = 0; i < p->n_step; i++) {
+        fetch_ahead(&ahead);
+        _tile_loadd(X_0, x0, x0_step / SIDE);
+        _tile_loadd(WEIGHTS_0, w, stride);
+        _tile_dpbf16ps(0, WEIGHTS_0, X_0);
+        if (n_a == 2) {
+            _tile_loadd(WEIGHTS_1, w + SIDE * stride, stride);
+            _tile_dpbf16ps(2, WEIGHTS_1, X_0);
+        }
+        if (n_b == 2) {
+            _tile_loadd(X_1, x1, x1_step / SIDE);
+            _tile_dpbf16ps(1, WEIGHTS_0, X_1);
+            if (n_a == 2) _tile_dpbf16ps(3, WEIGHTS_1, X_1);
+        }
+        w += LINE;
+        x0 += x0_step;
+        x1 += x1_step;
+    }
+    *p->ahead = ahead;
+}
+
+static void run_steps(const struct part *p, int n_a, int n_b)
+{
+    memory_barrier();
+    if (n_a == 2 && n_b == 2) {
+        steps(p, 2, 2);
+    } else if (n_a == 2) {
+        steps(p, 2, 1);
+    } else if (n_b == 2) {
+        steps(p, 1, 2);
+    } else {
+        steps(p, 1, 1);
+    }
+}
+
+/* Sums of a block of up to 32 rows of x: four registers, rows of n0 or n1 sums. */
+ALWAYS_INLINE void clear_sums(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+static void load_sums(const float *sum, int n_a, int n0, int n1)
+{
+    memory_barrier();
+    clear_sums();
+    _tile_loadd(0, sum, n0 * 4);
+    if (n1) _tile_loadd(1, sum + SUMS, n1 * 4);
+    if (n_a < 2) return;
+    _tile_loadd(2, sum + 2 * SUMS, n0 * 4);
+    if (n1) _tile_loadd(3, sum + 3 * SUMS, n1 * 4);
+}
+
+static void store_sums(float *sum, int n_a, int n0, int n1)
+{
+    _tile_stored(0, sum, n0 * 4);
+    if (n1) _tile_stored(1, sum + SUMS, n1 * 4);
+    if (n_a == 2) _tile_stored(2, sum + 2 * SUMS, n0 * 4);
+    if (n_a == 2 && n1) _tile_stored(3, sum + 3 * SUMS, n1 * 4);
+    memory_barrier();
+}
+
+static inline __mmask16 first(int n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+
+/* v[i] lane j becomes v[j] lane i. */
+ALWAYS_INLINE void transpose(__m512i *v)
+{
+    __m512i t[SIDE];
+#pragma GCC unroll 8
+    for (int i = 0; i < SIDE; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < SIDE; i += 4) {
+        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    /* Now quarter q of v[4 r + j] holds column 4 q + j of rows 4 r .. 4 r + 3. */
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m512i a = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x44);
+        __m512i b = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xee);
+        __m512i c = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x44);
+        __m512i d = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xee);
+        t[j] = _mm512_shuffle_i32x4(a, c, 0x88);
+        t[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        t[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
+        t[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+    memcpy(v, t, sizeof t);
+}
+
+/* Columns of a register of sums, n of them, to rows of y of n_w values. */
+static void store_y(float *y, int64_t y_stride, const float *sum, int n, int n_w)
+{
+    __m512i v[SIDE];
+    if (n == 1) { /* one column of 16 sums is a row already */
+        _mm512_mask_storeu_epi32(y, first(n_w), _mm512_loadu_si512(sum));
+        return;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        v[i] = _mm512_maskz_loadu_epi32(first(n), sum + i * n);
+    transpose(v);
+    for (int i = 0; i < n; i++)
+        _mm512_mask_storeu_epi32(y + i * y_stride, first(n_w), v[i]);
+}
+
+/* 16 pairs of a row of x from k on, n of them to be had. */
+ALWAYS_INLINE __m512i round_pairs(const float *x, int64_t n)
+{
+    __m512 low, high;
+    if (n >= STEP) {
+        low = _mm512_loadu_ps(x);
+        high = _mm512_loadu_ps(x + SIDE);
+    } else {
+        __mmask32 mask = (1u << n) - 1;
+        low = _mm512_maskz_loadu_ps((__mmask16)mask, x);
+        high = _mm512_maskz_loadu_ps((__mmask16)(mask >> SIDE), x + SIDE);
+    }
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+void amx_pack(void *to, const float *const *x, int n_x, int64_t k)
+{
+    char *out = to;
+    for (int i = 0; i < n_x; i += SIDE) {
+        int n = (int)min_i64(SIDE, n_x - i);
+        for (int64_t at = 0; at < k; at += STEP, out += LINE * n) {
+            __m512i v[SIDE];
+            if (n == 1) {
+                _mm512_storeu_si512(out, round_pairs(x[i] + at, k - at));
+                continue;
+            }
+            for (int j = 0; j < n; j++)
+                v[j] = round_pairs(x[i + j] + at, k - at);
+            for (int j = n; j < SIDE; j++)
+                v[j] = _mm512_setzero_si512();
+            transpose(v);
+#pragma GCC unroll 16
+            for (int j = 0; j < SIDE; j++)
+                _mm512_mask_storeu_epi32(out + 4 * n * j, first(n), v[j]);
+        }
+    }
+}
+
+/* Values k .. end - 1 of the weight rows, as bf16 in the tile's room; zeros where rows or
+ * values end before registers do. */
+static void widen(const struct tile *t, pm_dtype type, int64_t k, int64_t end)
+{
+    uint16_t *panel = (uint16_t *)(void *)t->room;
+    for (int j = 0; j < 2 * SIDE; j++, panel += PANEL) {
+        const char *w = t->w[j];
+        for (int64_t i = k; i < end; i += STEP) {
+            __mmask32 mask = end - i >= STEP ? ~0u : (1u << (end - i)) - 1;
+            pairs v = _mm512_setzero_si512();
+            if (j < t->n_w && type == PM_BF16) v = _mm512_maskz_loadu_epi16(mask, w + 2 * i);
+            if (j < t->n_w && type == PM_F8_E4M3)
+                v = pairs_from_e4m3(_mm256_maskz_loadu_epi8(mask, w + i));
+            if (j < t->n_w && type == PM_MXFP4)
+                v = pairs_from_e2m1((const uint8_t *)w + i / 2,
+                                    ((const uint8_t *)t->w_scale[j])[i / MXFP4_BLOCK]);
+            _mm512_storeu_si512(panel + (i - k), v);
+        }
+    }
+}
+
+/* total += scale * sum for the registers of a block of rows of x; row m of a register belongs
+ * to weight row m. */
+static void add_scaled(const struct tile *t, float *total, const float *sum, int64_t block,
+                       int n0, int n1)
+{
+    for (int r = 0; r < 4; r++) {
+        int n = r % 2 ? n1 : n0;
+        for (int m = 0; m < SIDE && n; m++) {
+            int j = r / 2 * SIDE + m;
+            float scale, *to = total + r * SUMS + m * n;
+            if (j >= t->n_w) break;
+            memcpy(&scale, (const char *)t->w_scale[j] + block * (int64_t)sizeof scale,
+                   sizeof scale);
+            __m512 v = _mm512_maskz_loadu_ps(first(n), sum + r * SUMS + m * n);
+            __m512 before = _mm512_maskz_loadu_ps(first(n), to);
+            v = _mm512_fmadd_ps(_mm512_set1_ps(scale), v, before);
+            _mm512_mask_storeu_ps(to, first(n), v);
+        }
+    }
+}
+
+/* Steps p->n_step of E4M3 from step 0 of block `block` on, block by block. */
+static void run_blocks(const struct tile *t, struct part p, float *total, float *sum,
+                       int64_t block, int n_a, int n0, int n1)
+{
+    enum { BLOCK_STEPS = F8_BLOCK / STEP };
+    int64_t n_step = p.n_step;
+    for (int64_t i = 0; i < n_step; i += BLOCK_STEPS, block++) {
+        p.n_step = min_i64(BLOCK_STEPS, n_step - i);
+        clear_sums();
+        run_steps(&p, n_a, n1 ? 2 : 1);
+        store_sums(sum, n_a, n0, n1);
+        add_scaled(t, total, sum, block, n0, n1);
+        p.w += BLOCK_STEPS * LINE;
+        for (int j = 0; j < 2; j++)
+            p.x[j] += BLOCK_STEPS * p.x_step[j];
+    }
+}
+
+/* Where a part of K ends that begins at k, and where its weights are. */
+static int64_t place_weights(const struct tile *t, pm_dtype type, int64_t k, struct part *p)
+{
+    int64_t whole = t->k / STEP * STEP, end = min_i64(t->k, k + PANEL);
+    p->w = (const char *)t->w[0] + 2 * k;
+    p->w_stride = (const char *)t->w[1] - (const char *)t->w[0];
+    if (type == PM_BF16 && t->n_w % SIDE == 0 && k < whole) return whole;
+    widen(t, type, k, end);
+    p->w = (const char *)t->room;
+    p->w_stride = PANEL * (int64_t)sizeof(uint16_t);
+    return end;
+}
+
+/* The part of K from step `step` on for all rows of x: sums are [n_x / 16][2 or 1][16][n]. */
+static void run_part(const struct tile *t, pm_dtype type, int64_t step, struct part *p,
+                     float *sums)
+{
+    int n_a = t->n_w > SIDE ? 2 : 1, was0 = 0, was1 = 0;
+    int64_t all_steps = (t->k + STEP - 1) / STEP;
+    float *block_sums = sums + 2 * MICRO_PACKED_X / SIDE * SUMS;
+    for (int i = 0; i < t->n_x; i += 2 * SIDE, sums += 4 * SUMS) {
+        int n0 = (int)min_i64(SIDE, t->n_x - i), n1 = (int)min_i64(SIDE, t->n_x - i - n0);
+        const char *x = (const char *)t->packed + i * all_steps * LINE;
+        p->x_step[0] = (int64_t)n0 * LINE;
+        p->x_step[1] = (int64_t)n1 * LINE;
+        p->x[0] = x + step * p->x_step[0];
+        p->x[1] = x + all_steps * p->x_step[0] + step * p->x_step[1];
+        if (n0 != was0 || n1 != was1) configure(n0, n1);
+        was0 = n0;
+        was1 = n1;
+        if (type == PM_F8_E4M3) {
+            if (step == 0) memset(sums, 0, 4 * SUMS * sizeof *sums);
+            run_blocks(t, *p, sums, block_sums, step * STEP / F8_BLOCK, n_a, n0, n1);
+        } else {
+            if (step == 0) {
+                clear_sums();
+            } else {
+                load_sums(sums, n_a, n0, n1);
+            }
+            run_steps(p, n_a, n1 ? 2 : 1);
+            store_sums(sums, n_a, n0, n1);
+        }
+    }
+}
+
+ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
+{
+    float *sums = t->room + PANEL_BYTES / sizeof(float);
+    int64_t n_step = (t->k + STEP - 1) / STEP, n_block = (t->n_x + 2 * SIDE - 1) / (2 * SIDE);
+    struct ahead ahead = plan_ahead(t, n_step * n_block);
+    struct part p = {.ahead = &ahead};
+    assert(t->n_x <= MICRO_PACKED_X && t->room);
+    if (t->n_x == 0) return;
+    for (int64_t k = 0, end; k < t->k; k = end) {
+        end = place_weights(t, type, k, &p);
+        p.n_step = (end - k + STEP - 1) / STEP;
+        run_part(t, type, k / STEP, &p, sums);
+    }
+    _tile_release();
+    for (int i = 0; i < t->n_x; i += 2 * SIDE, sums += 4 * SUMS) {
+        for (int r = 0; r < 4; r++) {
+            int row = i + r % 2 * SIDE, w = r / 2 * SIDE;
+            if (row >= t->n_x || w >= t->n_w) continue;
+            store_y(t->y + row * t->y_stride + w, t->y_stride, sums + r * SUMS,
+                    (int)min_i64(SIDE, t->n_x - row), (int)min_i64(SIDE, t->n_w - w));
+        }
+    }
+}
+
+void amx_tile_bf16(const struct tile *t)
+{
+    run_tile(t, PM_BF16);
+}
+
+void amx_tile_f8(const struct tile *t)
+{
+    run_tile(t, PM_F8_E4M3);
+}
+
+void amx_tile_mxfp4(const struct tile *t)
+{
+    run_tile(t, PM_MXFP4);
+}
+
+double amx_peak(int64_t n)
+{
+    configure(SIDE, SIDE);
+    for (int64_t i = 0; i < n; i++) {
+        _tile_dpbf16ps(0, WEIGHTS_0, X_0);
+        _tile_dpbf16ps(1, WEIGHTS_0, X_1);
+        _tile_dpbf16ps(2, WEIGHTS_1, X_0);
+        _tile_dpbf16ps(3, WEIGHTS_1, X_1);
+    }
+    _tile_release();
+    return 2.0 * 4 * SIDE * SIDE * STEP * (double)n;
+}
