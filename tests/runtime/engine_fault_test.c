@@ -218,6 +218,8 @@ static pm_params rich_params(void)
     p.bias = &bias;
     p.n_bias = 1;
     p.n_logprob = 4;
+    p.schema = "{\"type\":\"integer\"}";
+    p.n_schema = strlen(p.schema);
     p.n_prompt_logprob = 2;
     return p;
 }
@@ -242,7 +244,7 @@ static void every_allocation_of_a_submission_may_fail(void **state)
     }
     assert_true(n > 8);
     finish(h);
-    assert_int_equal(h->n, p.max_tokens);
+    assert_int_equal(h->n_prompt, 4);
     pm_engine_close(e);
     free(h);
 }

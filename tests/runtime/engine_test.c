@@ -383,6 +383,44 @@ static void no_new_tokens_are_a_result_too(void **state)
     free(h);
 }
 
+static void a_schema_is_kept_to(void **state)
+{
+    static const char schema[] = "{\"type\":\"object\",\"properties\":{\"name\":{\"enum\":"
+                                 "[\"Tom\",\"Lily\"]},\"age\":{\"type\":\"integer\","
+                                 "\"minimum\":3,\"maximum\":9}},\"required\":[\"name\","
+                                 "\"age\"],\"additionalProperties\":false}";
+    pm_engine *e = open_engine(NULL);
+    struct heard *h = calloc(N_PROMPT + 1, sizeof *h);
+    const struct heard *want = heard_alone();
+    (void)state;
+    for (int i = 0; i <= N_PROMPT; i++) { /* every other beside it is free */
+        pm_params p = params_of(i);
+        p.max_tokens = i % 2 ? p.max_tokens : 100;
+        if (i % 2 == 0) {
+            p.schema = schema;
+            p.n_schema = sizeof schema - 1;
+        }
+        submit(e, &h[i], prompts[i % N_PROMPT], &p);
+    }
+    for (int i = 0; i <= N_PROMPT; i++) {
+        char name[8];
+        int age = 0;
+        finish(&h[i]);
+        if (i % 2) {
+            same(&want[i], &h[i], i);
+            continue;
+        }
+        assert_int_equal(h[i].result.finish, PM_FINISH_EOS);
+        if (sscanf(h[i].text, " { \"name\" : \"%7[a-zA-Z]\" , \"age\" : %d }", name, &age) !=
+            2) {
+            FAIL("found %s", h[i].text);
+        }
+        assert_true(age >= 3 && age <= 9 && (!strcmp(name, "Tom") || !strcmp(name, "Lily")));
+    }
+    pm_engine_close(e);
+    free(h);
+}
+
 /* ------------------------------------------------------------------ bounds */
 
 static void a_full_queue_refuses(void **state)
@@ -626,6 +664,7 @@ int main(void)
         cmocka_unit_test(a_late_request_ends_at_its_deadline),
         cmocka_unit_test(stop_texts_end_and_are_not_given_out),
         cmocka_unit_test(end_tokens_wait_for_min_tokens),
+        cmocka_unit_test(a_schema_is_kept_to),
         cmocka_unit_test(a_prompt_can_be_given_up_between_its_steps),
         cmocka_unit_test(no_new_tokens_are_a_result_too),
         cmocka_unit_test(what_cannot_be_served_is_refused),
