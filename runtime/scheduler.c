@@ -11,10 +11,10 @@
  *
  * How many rows prompts may have beside running sequences is controlled, not modelled: the cost
  * of a row depends on how many experts its neighbours visit. Steps without prompts are timed by
- * number of sequences; a step with prompts that took longer than `stretch` times that shrinks
- * the next piece in proportion, a shorter one lets it grow. Where more prompts wait than
- * sequences run, as at the beginning of a burst, the limit rises with their ratio: few must not
- * make many wait. Every MEASURE_EVERY such steps one leaves prompts out to measure again. */
+ * number of sequences; what a step with prompts took above that, against what `stretch` allows,
+ * shrinks the next piece or lets it grow. Where more prompts wait than sequences run, as at the
+ * beginning of a burst, the limit rises with their ratio: few must not make many wait. Every
+ * MEASURE_EVERY such steps one leaves prompts out to measure again. */
 #include "scheduler.h"
 
 #include <assert.h>
@@ -29,6 +29,8 @@ enum {
     MEASURE_EVERY = 64,
     OLDEST_SHARE = 4 /* one part in so many is for the prompt that was seated first */
 };
+
+static const double MOST_GROWTH = 1.25; /* of a piece, from step to step */
 
 pm_status scheduler_open(struct scheduler *s, const struct scheduler_options *o)
 {
@@ -79,7 +81,8 @@ static struct schedule_flow *join_flow(struct scheduler *s, uint64_t key, int32_
     f = s->free_flow;
     assert(f); /* there are as many as requests */
     s->free_flow = f->next;
-    *f = (struct schedule_flow){.key = key, .priority = priority};
+    /* A key that comes starts with a turn: it need not wait for the end of a round. */
+    *f = (struct schedule_flow){.key = key, .priority = priority, .deficit = QUANTUM};
     if (s->ring) { /* last in the round */
         f->next = s->ring;
         f->previous = s->ring->previous;
@@ -516,7 +519,7 @@ static int32_t sort_prefills(struct scheduler *s)
     for (int32_t i = 0; i < s->count.n_running; i++) {
         struct schedule_request *r = s->running[i];
         int32_t at = n;
-        if (decodes(r)) continue;
+        if (r->n_past == r->n_token) continue; /* its decode row is planned */
         for (; at > 0 && goes_before(r, s->order[at - 1]); at--) {
             s->order[at] = s->order[at - 1];
         }
@@ -593,10 +596,11 @@ static void learn(struct scheduler *s, double us)
     s->n_mixed++;
     allowed = *known * s->o.stretch * p->prompts;
     if (allowed <= 0 || us <= 0) return;
-    ratio = allowed / us;
+    /* What the rows of prompts may take, by what they took. */
+    ratio = us > *known ? (allowed - *known) / (us - *known) : MOST_GROWTH;
     /* A piece under the limit says nothing of what a full one would take. */
     if (ratio > 1 && p->n_prefill < (int32_t)(s->chunk * p->prompts)) return;
-    ratio = ratio < 0.5 ? 0.5 : ratio > 1.25 ? 1.25 : ratio;
+    ratio = ratio < 0.5 ? 0.5 : ratio > MOST_GROWTH ? MOST_GROWTH : ratio;
     s->chunk *= ratio;
     if (s->chunk < LEAST_CHUNK) s->chunk = LEAST_CHUNK;
     if (s->chunk > s->o.max_row) s->chunk = s->o.max_row;
