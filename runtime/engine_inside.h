@@ -33,6 +33,8 @@ struct pm_engine {
     struct tokenizer *tokenizer;
     struct engine_batch batch;
     struct request_tools tools;
+    struct grammar_vocabulary *vocabulary; /* from the first schema on, under its own lock */
+    pthread_mutex_t vocabulary_lock;
     atomic_uint_fast64_t *expert_count; /* [n_layer, n_expert] */
 
     pthread_mutex_t lock;

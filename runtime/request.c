@@ -101,7 +101,7 @@ static pm_status open_texts(pm_request *r, const struct tokenizer *t)
     if (!t) return PM_OK;
     TRY(detokenizer_open(&r->detokenizer, t, true));
     if (r->params.n_prompt_logprob < 0) return PM_OK;
-    return detokenizer_open(&r->prompt_detokenizer, t, false);
+    return detokenizer_open(&r->prompt_detokenizer, t, true);
 }
 
 pm_status request_open(pm_request **out, const struct request_room *room, const int32_t *ids,
@@ -121,6 +121,10 @@ pm_status request_open(pm_request **out, const struct request_room *room, const 
     TRY_DONE(alloc_array(&r->top, (size_t)n_top, sizeof *r->top, "logprobs"));
     TRY_DONE(copy_sampling(&r->sampling, p, room->vocab));
     TRY_DONE(open_texts(r, room->tokenizer));
+    if (p->schema) {
+        TRY_DONE(grammar_open(&r->grammar, p->schema, p->n_schema));
+        TRY_DONE(grammar_state_open(&r->state, r->grammar, room->vocabulary));
+    }
     *out = r;
     r = NULL;
 done:
@@ -138,6 +142,8 @@ void request_close(pm_request *r)
     free(r->gate.held);
     free(r->top);
     free((void *)r->sampling.bias);
+    grammar_state_close(r->state);
+    grammar_close(r->grammar);
     detokenizer_close(r->detokenizer);
     detokenizer_close(r->prompt_detokenizer);
     free(r->schedule.token);
@@ -316,7 +322,12 @@ static pm_status pick(pm_request *r, const struct request_tools *t, float *logit
                                 .n_token = s->n_token,
                                 .n_prompt = s->n_prompt,
                                 .index = s->n_token};
-    bool may_end = r->result.n_generated >= r->params.min_tokens;
+    /* A grammar says itself when the text may end. */
+    bool may_end = r->state || r->result.n_generated >= r->params.min_tokens;
+    if (r->state) {
+        TRY(grammar_allowed(r->state, t->allowed));
+        in.allowed = t->allowed;
+    }
     for (int32_t i = 0; !may_end && i < t->n_end; i++) {
         logits[t->end_id[i]] = -INFINITY;
     }
@@ -334,10 +345,11 @@ static pm_status sample(pm_request *r, const struct request_tools *t, float *log
     const char *text = "";
     size_t n = 0;
     TRY(pick(r, t, logits, &c));
-    if (!r->params.ignore_eos && is_end(t, c.id)) {
+    if ((r->state || !r->params.ignore_eos) && is_end(t, c.id)) {
         request_finish(r, PM_FINISH_EOS);
         return PM_OK;
     }
+    if (r->state) TRY(grammar_accept(r->state, c.id));
     token.id = c.id;
     token.logprob = c.logprob;
     s->token[s->n_token++] = c.id;

@@ -5,6 +5,7 @@
 #ifndef RUNTIME_REQUEST_H
 #define RUNTIME_REQUEST_H
 
+#include "runtime/grammar.h"
 #include "runtime/sampling.h"
 #include "runtime/scheduler.h"
 #include "runtime/tokenizer.h"
@@ -33,6 +34,8 @@ struct pm_request {
     struct sampling sampling;
     struct detokenizer *detokenizer, *prompt_detokenizer; /* NULL: no tokenizer, not wanted */
     struct text_gate gate;
+    struct grammar *grammar; /* of params.schema, or NULL */
+    struct grammar_state *state;
     struct candidate *top; /* [most candidates] */
     int32_t n_reported;    /* prompt tokens given out */
     int64_t first_us;      /* time of the first new token */
@@ -46,7 +49,8 @@ struct pm_request {
 /* What a request needs to know of its engine. */
 struct request_room {
     pm_engine *engine;
-    const struct tokenizer *tokenizer; /* or NULL */
+    const struct tokenizer *tokenizer;           /* or NULL */
+    const struct grammar_vocabulary *vocabulary; /* where params.schema is set */
     int32_t vocab, context;
 };
 
@@ -60,6 +64,7 @@ struct request_tools {
     struct sampler *sampler;
     const int32_t *end_id; /* [n_end] */
     int32_t n_end;
+    uint32_t *allowed; /* [ceil(V / 32)] scratch */
 };
 
 /* The logits of a prompt's row: what was asked for of it is given out. Failures and a caller

@@ -9,11 +9,12 @@
  * layer writes the keys of all rows before any row attends, so that another request may read
  * them in the same step. Sixteen answers to one new prompt compute it once.
  *
- * How long a prompt's piece may be beside running sequences is controlled, not modelled: the
- * cost of a row depends on how many experts its neighbours visit. Steps without prompts are
- * timed by number of sequences; a step with prompts that took longer than `stretch` times that
- * shrinks the next piece in proportion, a shorter one lets it grow. Every MEASURE_EVERY such
- * steps one leaves prompts out to measure again. */
+ * How many rows prompts may have beside running sequences is controlled, not modelled: the cost
+ * of a row depends on how many experts its neighbours visit. Steps without prompts are timed by
+ * number of sequences; what a step with prompts took above that, against what `stretch` allows,
+ * shrinks the next piece or lets it grow. Where more prompts wait than sequences run, as at the
+ * beginning of a burst, the limit rises with their ratio: few must not make many wait. Every
+ * MEASURE_EVERY such steps one leaves prompts out to measure again. */
 #include "scheduler.h"
 
 #include <assert.h>
@@ -23,11 +24,13 @@
 enum {
     BLOCK = 16,
     QUANTUM = 512,    /* tokens of a key's turn */
-    LEAST_CHUNK = 8,  /* prompt rows beside decode rows, so that prompts never stand still */
+    LEAST_CHUNK = 16, /* prompt rows beside decode rows, so that prompts never stand still */
     FIRST_CHUNK = 32, /* before anything was measured */
     MEASURE_EVERY = 64,
     OLDEST_SHARE = 4 /* one part in so many is for the prompt that was seated first */
 };
+
+static const double MOST_GROWTH = 1.25; /* of a piece, from step to step */
 
 pm_status scheduler_open(struct scheduler *s, const struct scheduler_options *o)
 {
@@ -78,7 +81,8 @@ static struct schedule_flow *join_flow(struct scheduler *s, uint64_t key, int32_
     f = s->free_flow;
     assert(f); /* there are as many as requests */
     s->free_flow = f->next;
-    *f = (struct schedule_flow){.key = key, .priority = priority};
+    /* A key that comes starts with a turn: it need not wait for the end of a round. */
+    *f = (struct schedule_flow){.key = key, .priority = priority, .deficit = QUANTUM};
     if (s->ring) { /* last in the round */
         f->next = s->ring;
         f->previous = s->ring->previous;
@@ -147,8 +151,9 @@ pm_status scheduler_submit(struct scheduler *s, struct schedule_request *r, int6
         return fail(PM_ERR_TOO_LONG, "the sequence needs %d tokens, there is room for %lld",
                     r->max_token, (long long)room);
     }
-    if (s->count.n_waiting >= s->o.max_waiting) {
-        return fail(PM_ERR_FULL, "%d requests wait, which is the most", s->count.n_waiting);
+    if (s->count.n_waiting + s->count.n_preempted_waiting >= s->o.max_waiting) {
+        return fail(PM_ERR_FULL, "%d requests wait, which is the most",
+                    s->count.n_waiting + s->count.n_preempted_waiting);
     }
     if (s->count.n_waiting > 0 &&
         s->count.n_waiting_token + r->n_prompt > s->o.max_waiting_token) {
@@ -514,7 +519,7 @@ static int32_t sort_prefills(struct scheduler *s)
     for (int32_t i = 0; i < s->count.n_running; i++) {
         struct schedule_request *r = s->running[i];
         int32_t at = n;
-        if (decodes(r)) continue;
+        if (r->n_past == r->n_token) continue; /* its decode row is planned */
         for (; at > 0 && goes_before(r, s->order[at - 1]); at--) {
             s->order[at] = s->order[at - 1];
         }
@@ -525,13 +530,14 @@ static int32_t sort_prefills(struct scheduler *s)
 }
 
 /* Prompt rows that the step may have. */
-static int32_t prefill_budget(const struct scheduler *s)
+static int32_t prefill_budget(struct scheduler *s, int32_t n_prompt)
 {
-    const struct schedule_plan *p = &s->plan;
+    struct schedule_plan *p = &s->plan;
     int32_t left = s->o.max_row - p->n_row;
     if (p->n_decode == 0 || s->o.stretch <= 0) return left;
     if (s->n_mixed >= MEASURE_EVERY || s->decode_us[bin_of(p->n_decode)] <= 0) return 0;
-    return (int32_t)min_i64(left, (int64_t)s->chunk);
+    if (n_prompt > p->n_decode) p->prompts = (double)n_prompt / p->n_decode;
+    return (int32_t)min_i64(left, (int64_t)(s->chunk * p->prompts));
 }
 
 /* Of at most n rows of r those whose outputs the step has room for; each of the running that is
@@ -547,7 +553,7 @@ static int32_t piece(const struct scheduler *s, const struct schedule_request *r
  * belongs to the one that was seated first, so that short ones do not starve it. */
 static void plan_prefill(struct scheduler *s)
 {
-    int32_t n = sort_prefills(s), left = n ? prefill_budget(s) : 0, share;
+    int32_t n = sort_prefills(s), left = n ? prefill_budget(s, n) : 0, share;
     struct schedule_request *oldest = NULL;
     for (int32_t i = 0; i < n; i++) {
         struct schedule_request *r = s->order[i];
@@ -568,7 +574,7 @@ static void plan_prefill(struct scheduler *s)
 const struct schedule_plan *scheduler_plan(struct scheduler *s)
 {
     struct schedule_part *part = s->plan.part;
-    s->plan = (struct schedule_plan){.part = part};
+    s->plan = (struct schedule_plan){.part = part, .prompts = 1};
     for (int32_t i = 0; i < s->count.n_running; i++) {
         if (decodes(s->running[i])) plan_part(s, s->running[i], 1);
     }
@@ -588,12 +594,13 @@ static void learn(struct scheduler *s, double us)
         return;
     }
     s->n_mixed++;
-    allowed = *known * s->o.stretch;
+    allowed = *known * s->o.stretch * p->prompts;
     if (allowed <= 0 || us <= 0) return;
-    ratio = allowed / us;
+    /* What the rows of prompts may take, by what they took. */
+    ratio = us > *known ? (allowed - *known) / (us - *known) : MOST_GROWTH;
     /* A piece under the limit says nothing of what a full one would take. */
-    if (ratio > 1 && p->n_prefill < (int32_t)s->chunk) return;
-    ratio = ratio < 0.5 ? 0.5 : ratio > 1.25 ? 1.25 : ratio;
+    if (ratio > 1 && p->n_prefill < (int32_t)(s->chunk * p->prompts)) return;
+    ratio = ratio < 0.5 ? 0.5 : ratio > MOST_GROWTH ? MOST_GROWTH : ratio;
     s->chunk *= ratio;
     if (s->chunk < LEAST_CHUNK) s->chunk = LEAST_CHUNK;
     if (s->chunk > s->o.max_row) s->chunk = s->o.max_row;

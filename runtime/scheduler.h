@@ -79,14 +79,15 @@ struct schedule_part {
 struct schedule_plan {
     struct schedule_part *part; /* [max_seq] */
     int32_t n_part, n_row, n_decode, n_prefill;
-    int32_t n_out; /* rows whose logits are needed */
+    int32_t n_out;  /* rows whose logits are needed */
+    double prompts; /* prompts for each sequence beside them, at least 1 */
 };
 
 struct scheduler_options {
     int32_t max_row, max_seq, max_out, context;
     int32_t max_waiting;
     int64_t max_waiting_token, n_block;
-    float stretch; /* a step with prompts may take so many times a step without; 0: no limit */
+    float stretch; /* a step with a prompt may take so many times a step without; 0: no limit */
     bool prefix_cache;
     struct siphash secret; /* key of the prefixes' hashes */
 };

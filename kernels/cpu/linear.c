@@ -21,6 +21,7 @@
  * Determinism: how rows and columns are cut into tasks depends on the call and on the number of
  * threads, but an output's sum is made by one tile in one order over K, so its bits depend on
  * its row of x and its row of w alone. */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,7 @@ enum {
     MAX_BLOCK = MICRO_PACKED_X,
     MAX_CHUNK = 128,          /* columns in a task */
     SERIAL_VALUES = 32 << 10, /* activations to convert without a dispatch */
+    STREAM_BYTES = 4 << 20,   /* of y from which on it is written past the caches */
 };
 
 /* One operation of the call: how it is cut. */
@@ -528,22 +530,29 @@ static void add_bias(const struct micro *m, const struct task *task, const struc
 }
 
 /* Rows of y from the sums. These go through scratch because a few columns at a time of rows
- * that are a power of two apart would fight for the same lines of the caches. */
+ * that are a power of two apart would fight for the same lines of the caches; and past the
+ * caches where y is larger than they are, since memory need not be read then to be written. */
 static void finish(const struct micro *m, const struct task *task, struct scratch *scratch)
 {
     const struct linear *op = task->op;
     int64_t n = task->n_column;
+    size_t bytes = (size_t)n * sizeof(float);
+    bool large = op->y.rows * op->y.stride >= STREAM_BYTES;
     add_bias(m, task, op->b, scratch->sum);
     if (op->w_up) add_bias(m, task, op->b_up, scratch->up);
     for (int32_t r = 0; r < task->n_row; r++) {
+        float *sum = scratch->sum + r * n;
         float *y = (float *)(void *)((char *)op->y.data + (task->row + r) * op->y.stride) +
                    task->column;
-        if (op->w_up) {
-            m->glu(y, scratch->sum + r * n, scratch->up + r * n, n, &op->glu);
+        if (op->w_up) m->glu(sum, sum, scratch->up + r * n, n, &op->glu);
+        if (large && ((uintptr_t)y | bytes) % MICRO_ALIGNMENT == 0) {
+            m->stream_copy(y, sum, bytes);
         } else {
-            memcpy(y, scratch->sum + r * n, (size_t)n * sizeof *y);
+            memcpy(y, sum, bytes);
         }
     }
+    /* Such stores are not in the order of others: here they come before the task's end. */
+    if (large) atomic_thread_fence(memory_order_seq_cst);
 }
 
 static void linear_task(void *arg, int64_t number, int worker)

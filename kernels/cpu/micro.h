@@ -17,6 +17,7 @@ enum {
     MICRO_PACKED_ROWS = 32, /* of one that takes packed rows of x, */
     MICRO_PACKED_X = 256,   /* and so many of them at most */
     MICRO_PACKED_STEP = 32, /* values to whose multiple they are filled up with zeros */
+    MICRO_MIX_DIM = 16,     /* see struct mix */
     MICRO_K = 768,          /* most values of K that a vector tile widens at a time */
     MICRO_ROOM = 17 << 10,  /* floats: widened weights, sums */
     MICRO_ALIGNMENT = 64,   /* of rooms and of rows of converted activations */
@@ -29,7 +30,8 @@ struct tile {
     int n_w;   /* 1 .. micro_rows(map) */
     int n_x;   /* >= 0 */
     int64_t k; /* > 0; MXFP4: a multiple of MXFP4_BLOCK */
-    /* [k] as stored, at equal distances where x is packed; the last repeats after n_w. */
+    /* [k] as stored; the last repeats after n_w. Where x is packed, at equal distances in each
+     * sixteen. */
     const void *w[MICRO_PACKED_ROWS];
     const void *w_scale[MICRO_PACKED_ROWS]; /* F8_E4M3, MXFP4: each row's scales, as stored */
     const void *const *x;                   /* [n_x] rows [k] of the map's x_type, or */
@@ -74,6 +76,18 @@ struct values {
     const void *v;         /* n_row rows [dim] of the function's type */
 };
 
+/* sum[q][i] += weight[q][j] v[j][i] for q < n_query, 32 rows v in each panel, panel after
+ * panel, i < dim, which is v's filled up to a multiple of MICRO_MIX_DIM. */
+struct mix {
+    int n_query, n_panel;
+    int64_t dim;
+    const uint16_t *weight; /* [n_query, 32 n_panel] bf16 */
+    int64_t weight_stride;  /* values */
+    const void *panels;     /* [n_panel] as mix_pack makes them, of 32 * dim bf16 each */
+    float *sum;             /* [n_query, dim] */
+    int64_t sum_stride;     /* floats */
+};
+
 struct micro {
     const char *name;
     bool (*available)(void); /* on this processor */
@@ -88,6 +102,10 @@ struct micro {
     void (*axpy_bf16)(float *y, float a, const uint16_t *x, int64_t n);
     void (*axpy_f16)(float *y, float a, const uint16_t *x, int64_t n);
     void (*values[PM_DTYPE_COUNT])(const struct values *); /* F32, F16, BF16; else NULL */
+    /* The same with products of bf16, or NULL. mix_pack: 32 bf16 rows [dim], NULL for zeros, to
+     * an aligned panel. */
+    void (*mix_pack)(void *panel, const void *const *v, int64_t dim);
+    void (*mix)(const struct mix *);
     float (*sum_squares)(const float *x, int64_t n);
     float (*max)(const float *x, int64_t n); /* -INFINITY for n = 0 */
     /* x[i] = exp(x[i] - max), at most 2 ulp from exact; returns the sum. -INFINITY gives 0. */
@@ -100,10 +118,12 @@ struct micro {
     void (*from_bf16)(float *y, const uint16_t *x, int64_t n);
     void (*from_f16)(float *y, const uint16_t *x, int64_t n);
 
-    /* For peaks.c: read `bytes` (a multiple of 4096) and return something of all of them; copy
-     * them past the caches; do n rounds of independent multiply-adds and return their flops. */
-    uint64_t (*stream_read)(const void *from, size_t bytes);
+    /* Copies a multiple of 64 bytes to an aligned address past the caches. */
     void (*stream_copy)(void *to, const void *from, size_t bytes);
+
+    /* For peaks.c: read `bytes` (a multiple of 4096) and return something of all of them; do n
+     * rounds of independent multiply-adds and return their flops. */
+    uint64_t (*stream_read)(const void *from, size_t bytes);
     double (*peak_f32)(int64_t n);
     double (*peak_bf16)(int64_t n); /* NULL: no such instruction */
 };

@@ -19,9 +19,8 @@
  * zero.
  *
  * Bytes: stored weights once; 2 KB of weights and 2 KB of x out of the caches for 32 x 32 x 32
- * multiply-adds, which take 64 cycles. Limiter: memory, which gives a core a tenth of that; so
- * the next weight rows are fetched meanwhile, in the order of their addresses, which the
- * processor's own prefetchers then continue.
+ * multiply-adds, which take 64 cycles, or 110 where both come out of the second cache. Limiter:
+ * memory, which gives a core 2 KB in 500 cycles; so the next weight rows are fetched meanwhile.
  *
  * The registers are configured and released within each tile: a thread that waits holds none,
  * and a switch of threads need not save 8 KB. */
@@ -40,12 +39,13 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum {
-    SIDE = 16,           /* rows and columns of a register of sums */
-    STEP = 32,           /* values of K in a product */
-    SUMS = SIDE * SIDE,  /* in a register */
-    LINE = 64,           /* bytes of a register's row, and that memory gives at a time */
-    PART = 16,           /* steps of K whose weights stay in the first cache */
-    PANEL = PART * STEP, /* values of a row of widened weights */
+    SIDE = 16,          /* rows and columns of a register of sums */
+    STEP = 32,          /* values of K in a product */
+    SUMS = SIDE * SIDE, /* in a register */
+    LINE = 64,          /* bytes of a register's row, and that memory gives at a time */
+    PANEL = 16 * STEP,  /* values of a row of widened weights */
+    PAGE = 4096,
+    STREAMS = 8, /* most pages to fetch from at a time */
     PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
 };
 
@@ -101,30 +101,68 @@ static void configure(int n0, int n1)
     _tile_loadconfig(&s);
 }
 
+/* What is fetched meanwhile: a range, a line of each of some pages in turn, then the same of
+ * the next pages. The processor's own prefetchers follow such streams, but none across the end
+ * of a page: taken page by page they would start anew all the time. */
+struct ahead {
+    const char *line, *end; /* the next line, and where its turn ends */
+    int64_t span;           /* of the pages */
+    int turns;              /* left until these pages are done */
+    int n;                  /* lines a step */
+};
+
+static struct ahead plan_ahead(const struct tile *t, int64_t n_step)
+{
+    struct ahead a = {.n = 0};
+    int64_t n_page = (t->ahead_bytes + PAGE - 1) / PAGE,
+            n_turn = (n_page + STREAMS - 1) / STREAMS;
+    if (!t->ahead) return a;
+    a.span = (n_page + n_turn - 1) / n_turn * PAGE;
+    a.line = t->ahead;
+    a.end = t->ahead + a.span;
+    a.turns = PAGE / LINE;
+    a.n = (int)((n_turn * a.span / LINE + n_step - 1) / n_step);
+    return a;
+}
+
+ALWAYS_INLINE void fetch_ahead(struct ahead *a)
+{
+    for (int j = 0; j < a->n; j++) {
+        __builtin_prefetch(a->line, 0, 2);
+        a->line += PAGE;
+        if (a->line < a->end) continue;
+        a->line -= a->span - LINE;
+        a->end += LINE;
+        if (--a->turns) continue;
+        a->line += a->span - PAGE;
+        a->end += a->span - PAGE;
+        a->turns = PAGE / LINE;
+    }
+}
+
 /* One part of K for 16 or 32 weight rows and up to 32 rows of x. */
 struct part {
-    const char *w;
+    const char *w[2]; /* of each 16 rows */
     int64_t w_stride;
     const char *x[2];
     int64_t x_step[2]; /* bytes of a step: 16 pairs for each row of x */
     int64_t n_step;
-    const char *ahead; /* lines to fetch, */
-    int n_ahead;       /* so many a step */
+    struct ahead *ahead;
 };
 
 /* n_a and n_b are constants: registers of weights and of x. */
 ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
 {
-    const char *w = p->w, *x0 = p->x[0], *x1 = p->x[1], *ahead = p->ahead;
+    const char *w0 = p->w[0], *w1 = p->w[1], *x0 = p->x[0], *x1 = p->x[1];
+    struct ahead ahead = *p->ahead;
     int64_t stride = p->w_stride, x0_step = p->x_step[0], x1_step = p->x_step[1];
     for (int64_t i = 0; i < p->n_step; i++) {
-        for (int j = 0; j < p->n_ahead; j++, ahead += LINE)
-            __builtin_prefetch(ahead, 0, 2);
+        fetch_ahead(&ahead);
         _tile_loadd(X_0, x0, x0_step / SIDE);
-        _tile_loadd(WEIGHTS_0, w, stride);
+        _tile_loadd(WEIGHTS_0, w0, stride);
         _tile_dpbf16ps(0, WEIGHTS_0, X_0);
         if (n_a == 2) {
-            _tile_loadd(WEIGHTS_1, w + SIDE * stride, stride);
+            _tile_loadd(WEIGHTS_1, w1, stride);
             _tile_dpbf16ps(2, WEIGHTS_1, X_0);
         }
         if (n_b == 2) {
@@ -132,10 +170,12 @@ ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
             _tile_dpbf16ps(1, WEIGHTS_0, X_1);
             if (n_a == 2) _tile_dpbf16ps(3, WEIGHTS_1, X_1);
         }
-        w += LINE;
+        w0 += LINE;
+        w1 += LINE;
         x0 += x0_step;
         x1 += x1_step;
     }
+    *p->ahead = ahead;
 }
 
 static void run_steps(const struct part *p, int n_a, int n_b)
@@ -325,26 +365,25 @@ static void run_blocks(const struct tile *t, struct part p, float *total, float 
         run_steps(&p, n_a, n1 ? 2 : 1);
         store_sums(sum, n_a, n0, n1);
         add_scaled(t, total, sum, block, n0, n1);
-        p.w += BLOCK_STEPS * LINE;
-        p.ahead += p.n_step * p.n_ahead * LINE;
-        for (int j = 0; j < 2; j++)
+        for (int j = 0; j < 2; j++) {
+            p.w[j] += BLOCK_STEPS * LINE;
             p.x[j] += BLOCK_STEPS * p.x_step[j];
+        }
     }
 }
 
 /* Where a part of K ends that begins at k, and where its weights are. */
 static int64_t place_weights(const struct tile *t, pm_dtype type, int64_t k, struct part *p)
 {
-    int64_t whole = t->k / STEP * STEP, end;
-    p->w = (const char *)t->w[0] + 2 * k;
+    int64_t whole = t->k / STEP * STEP, end = min_i64(t->k, k + PANEL);
+    p->w[0] = (const char *)t->w[0] + 2 * k;
+    p->w[1] = (const char *)t->w[SIDE] + 2 * k;
     p->w_stride = (const char *)t->w[1] - (const char *)t->w[0];
-    if (type == PM_BF16 && t->n_w % SIDE == 0 && k < whole) {
-        return t->n_x <= 2 * SIDE ? whole : min_i64(whole, k + PANEL);
-    }
-    end = min_i64(t->k, k + PANEL);
+    if (type == PM_BF16 && t->n_w % SIDE == 0 && k < whole) return whole;
     widen(t, type, k, end);
-    p->w = (const char *)t->room;
     p->w_stride = PANEL * (int64_t)sizeof(uint16_t);
+    p->w[0] = (const char *)t->room;
+    p->w[1] = p->w[0] + SIDE * p->w_stride;
     return end;
 }
 
@@ -377,7 +416,6 @@ static void run_part(const struct tile *t, pm_dtype type, int64_t step, struct p
             run_steps(p, n_a, n1 ? 2 : 1);
             store_sums(sums, n_a, n0, n1);
         }
-        p->ahead += p->n_step * p->n_ahead * LINE;
     }
 }
 
@@ -385,13 +423,10 @@ ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
 {
     float *sums = t->room + PANEL_BYTES / sizeof(float);
     int64_t n_step = (t->k + STEP - 1) / STEP, n_block = (t->n_x + 2 * SIDE - 1) / (2 * SIDE);
-    struct part p = {.ahead = t->ahead};
+    struct ahead ahead = plan_ahead(t, n_step * n_block);
+    struct part p = {.ahead = &ahead};
     assert(t->n_x <= MICRO_PACKED_X && t->room);
     if (t->n_x == 0) return;
-    if (t->ahead) {
-        int64_t n = n_step * n_block;
-        p.n_ahead = (int)((t->ahead_bytes / LINE + n - 1) / n);
-    }
     for (int64_t k = 0, end; k < t->k; k = end) {
         end = place_weights(t, type, k, &p);
         p.n_step = (end - k + STEP - 1) / STEP;
@@ -421,6 +456,100 @@ void amx_tile_f8(const struct tile *t)
 void amx_tile_mxfp4(const struct tile *t)
 {
     run_tile(t, PM_MXFP4);
+}
+
+void amx_mix_pack(void *panel, const void *const *v, int64_t dim)
+{
+    const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003,
+                                          0x00240004, 0x00250005, 0x00260006, 0x00270007,
+                                          0x00280008, 0x00290009, 0x002a000a, 0x002b000b,
+                                          0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
+    const __m512i high = _mm512_or_si512(low, _mm512_set1_epi32(0x00100010));
+    char *to = panel;
+    for (int64_t i = 0; i < dim; i += STEP, to += 2 * SUMS * 4) {
+        __mmask32 mask = dim - i >= STEP ? ~0u : (1u << (dim - i)) - 1;
+        for (int j = 0; j < SIDE; j++) {
+            __m512i a = _mm512_setzero_si512(), b = a;
+            if (v[2 * j]) a = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j] + i);
+            if (v[2 * j + 1]) {
+                b = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j + 1] + i);
+            }
+            _mm512_storeu_si512(to + j * LINE, _mm512_permutex2var_epi16(a, low, b));
+            if (dim - i > SIDE) {
+                _mm512_storeu_si512(to + SUMS * 4 + j * LINE,
+                                    _mm512_permutex2var_epi16(a, high, b));
+            }
+        }
+    }
+}
+
+/* Registers 0 to 3 hold sums of n queries, 4 their weights, 5 and 6 values. */
+static void configure_mix(int n)
+{
+    struct shape s = {.palette = 1};
+    for (int r = 0; r < 7; r++) {
+        s.rows[r] = (uint8_t)(r < 5 ? n : SIDE);
+        s.row_bytes[r] = LINE;
+    }
+    __asm__ volatile("" ::"r"(&s) : "memory");
+    _tile_loadconfig(&s);
+}
+
+/* Up to 16 queries, n (a constant) registers of sums. */
+ALWAYS_INLINE void mix_columns(const struct mix *op, const uint16_t *weight, const char *panel,
+                               float *sum, int n)
+{
+    int64_t sum_stride = op->sum_stride * 4, weight_stride = op->weight_stride * 2;
+    int64_t panel_bytes = MICRO_PACKED_STEP * op->dim * 2;
+    _tile_loadd(0, sum, sum_stride);
+    if (n > 1) _tile_loadd(1, sum + SIDE, sum_stride);
+    if (n > 2) _tile_loadd(2, sum + 2 * SIDE, sum_stride);
+    if (n > 3) _tile_loadd(3, sum + 3 * SIDE, sum_stride);
+    for (int i = 0; i < op->n_panel; i++, weight += STEP, panel += panel_bytes) {
+        _tile_loadd(4, weight, weight_stride);
+        _tile_loadd(5, panel, LINE);
+        _tile_dpbf16ps(0, 4, 5);
+        if (n > 1) {
+            _tile_loadd(6, panel + SUMS * 4, LINE);
+            _tile_dpbf16ps(1, 4, 6);
+        }
+        if (n > 2) {
+            _tile_loadd(5, panel + 2 * SUMS * 4, LINE);
+            _tile_dpbf16ps(2, 4, 5);
+        }
+        if (n > 3) {
+            _tile_loadd(6, panel + 3 * SUMS * 4, LINE);
+            _tile_dpbf16ps(3, 4, 6);
+        }
+    }
+    _tile_stored(0, sum, sum_stride);
+    if (n > 1) _tile_stored(1, sum + SIDE, sum_stride);
+    if (n > 2) _tile_stored(2, sum + 2 * SIDE, sum_stride);
+    if (n > 3) _tile_stored(3, sum + 3 * SIDE, sum_stride);
+}
+
+void amx_mix(const struct mix *op)
+{
+    int was = 0;
+    for (int q = 0; q < op->n_query; q += SIDE) {
+        int n = (int)min_i64(SIDE, op->n_query - q);
+        const uint16_t *weight = op->weight + q * op->weight_stride;
+        float *sum = op->sum + q * op->sum_stride;
+        const char *panel = op->panels;
+        if (n != was) configure_mix(n);
+        was = n;
+        for (int64_t i = 0; i < op->dim;
+             i += 4 * SIDE, sum += 4 * SIDE, panel += 4 * SUMS * 4) {
+            switch (min_i64(4, (op->dim - i) / SIDE)) {
+            case 4: mix_columns(op, weight, panel, sum, 4); break;
+            case 3: mix_columns(op, weight, panel, sum, 3); break;
+            case 2: mix_columns(op, weight, panel, sum, 2); break;
+            default: mix_columns(op, weight, panel, sum, 1);
+            }
+        }
+    }
+    _tile_release();
+    memory_barrier();
 }
 
 double amx_peak(int64_t n)

@@ -347,6 +347,7 @@ GPU_DEV void scores(float (&s)[NS][4], const uint16_t *q_high, const uint16_t *q
     for (int n = 0; n < NS; n++) {
         s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
     }
+#pragma unroll 1 // more at a time would not fit the registers
     for (int c = 0; c < stride - 8; c += 32) {
         uint32_t high[2][4], low[2][4], b[4];
         ldmatrix_x4(high[0], q_high + q_at + c);
@@ -611,16 +612,18 @@ GPU_DEV void attend_tile(const struct attend &a, const struct query_span &span,
                             a.v_dim - col);
     }
     if (!ragged || *m.broken != tile) return;
-#pragma unroll
-    for (int n = 0; n < CN; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int c = col + fragment_col(n, i);
-            if (c < a.v_dim &&
-                sees_broken<F16, TILE>(a, span, tile, q[i / 2].first, q[i / 2].end, c)) {
-                w.o[n][i] = __uint_as_float(0x7fffffff);
-            }
+    uint64_t bad = 0; /* of the fragment's values; rare, so one copy of the loop */
+#pragma unroll 1
+    for (int i = 0; i < CN * 4; i++) {
+        int c = col + fragment_col(i / 4, i);
+        int first = i & 2 ? q[1].first : q[0].first, end = i & 2 ? q[1].end : q[0].end;
+        if (c < a.v_dim && sees_broken<F16, TILE>(a, span, tile, first, end, c)) {
+            bad |= (uint64_t)1 << i;
         }
+    }
+#pragma unroll
+    for (int i = 0; i < CN * 4; i++) {
+        if (bad >> i & 1) w.o[i / 4][i % 4] = __uint_as_float(0x7fffffff);
     }
 }
 
@@ -667,10 +670,12 @@ __global__ void __launch_bounds__(32 * WM * WN, 1)
         merge_split(all, w);
         reset(w);
     }
+    /* Read again: what the tiles do not need took no registers meanwhile. */
+    const struct query_row whose[2] = {m.row[at], m.row[at + 8]};
     if (a.part) {
-        store_partial(a, w, q, col, (int)blockIdx.z);
+        store_partial(a, w, whose, col, (int)blockIdx.z);
     } else {
-        store_output(a, all, q, col);
+        store_output(a, all, whose, col);
     }
 }
 

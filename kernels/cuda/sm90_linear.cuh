@@ -194,36 +194,50 @@ GPU_DEV void sm90_send(const struct sm90_args &a, const struct linear_task &task
     }
 }
 
+// A task with N rows of x in an instruction.
 template <class S, int N>
 GPU_DEV void sm90_compute(const struct sm90_args &a, const struct sm90_view &v,
                           const struct linear_task &task, struct sm90_ring &ring, int &buffer)
 {
-    if constexpr (N <= S::rows) {
-        int tid = (int)threadIdx.x % SM90_WARPGROUP;
-        int group = (int)threadIdx.x / SM90_WARPGROUP - 1;
-        int64_t col = task.col0 + group * sm90_cols<S>(a);
-        int64_t own = col + tid / 32 * 16 + tid % 32 / 4; // the thread's first row of weights
-        float bias[S::atoms][2], sum[S::atoms][N / 2];
-        sm90_biases<S>(bias, a, task.expert, own);
-        if constexpr (S::type == PM_BF16) {
-            sm90_multiply<S, N>(sum, v, ring, group, sm90_steps<S>(a));
-        } else {
-            sm90_multiply_widened<S, N>(sum, a, v, ring, group, {own, task.expert});
-        }
-        unsigned char *out = v.out + group * 2 * SM90_OUT_BYTES;
-        bool wide = a.p.y_type == PM_F32;
-        sm90_finish<S, N>(sum, a, bias);
-        if (S::atoms == 1 || a.p.glu.kind != GLU_NONE) {
-            if (wide)
-                sm90_send<S, N, 1, float>(a, task, sum, out, buffer, col);
-            else
-                sm90_send<S, N, 1, uint16_t>(a, task, sum, out, buffer, col);
-        } else {
-            if (wide)
-                sm90_send<S, N, S::atoms, float>(a, task, sum, out, buffer, col);
-            else
-                sm90_send<S, N, S::atoms, uint16_t>(a, task, sum, out, buffer, col);
-        }
+    int tid = (int)threadIdx.x % SM90_WARPGROUP;
+    int group = (int)threadIdx.x / SM90_WARPGROUP - 1;
+    int64_t col = task.col0 + group * sm90_cols<S>(a);
+    int64_t own = col + tid / 32 * 16 + tid % 32 / 4; // the thread's first row of weights
+    float bias[S::atoms][2], sum[S::atoms][N / 2];
+    sm90_biases<S>(bias, a, task.expert, own);
+    if constexpr (S::type == PM_BF16) {
+        sm90_multiply<S, N>(sum, v, ring, group, sm90_steps<S>(a));
+    } else {
+        sm90_multiply_widened<S, N>(sum, a, v, ring, group, {own, task.expert});
+    }
+    unsigned char *out = v.out + group * 2 * SM90_OUT_BYTES;
+    bool wide = a.p.y_type == PM_F32;
+    sm90_finish<S, N>(sum, a, bias);
+    if (S::atoms == 1 || a.p.glu.kind != GLU_NONE) {
+        if (wide)
+            sm90_send<S, N, 1, float>(a, task, sum, out, buffer, col);
+        else
+            sm90_send<S, N, 1, uint16_t>(a, task, sum, out, buffer, col);
+    } else {
+        if (wide)
+            sm90_send<S, N, S::atoms, float>(a, task, sum, out, buffer, col);
+        else
+            sm90_send<S, N, S::atoms, uint16_t>(a, task, sum, out, buffer, col);
+    }
+}
+
+// The same with the smallest N >= FROM that holds its rows, see sm90_rows.
+template <class S, int FROM>
+GPU_DEV void sm90_compute_rows(const struct sm90_args &a, const struct sm90_view &v,
+                               const struct linear_task &task, struct sm90_ring &ring,
+                               int &buffer)
+{
+    if constexpr (FROM >= S::rows) {
+        sm90_compute<S, S::rows>(a, v, task, ring, buffer);
+    } else if (task.n_row <= FROM) {
+        sm90_compute<S, FROM>(a, v, task, ring, buffer);
+    } else {
+        sm90_compute_rows<S, FROM * 2>(a, v, task, ring, buffer);
     }
 }
 
@@ -234,15 +248,8 @@ GPU_DEV void sm90_consume(const struct sm90_args &a, const struct sm90_view &v)
     struct sm90_walk walk = sm90_begin<S>(a, v);
     struct linear_task task;
     int buffer = 0;
-    while (sm90_next<S>(task, walk, a, v)) {
-        switch (sm90_rows<S>(task.n_row)) {
-        case 8: sm90_compute<S, 8>(a, v, task, ring, buffer); break;
-        case 16: sm90_compute<S, 16>(a, v, task, ring, buffer); break;
-        case 32: sm90_compute<S, 32>(a, v, task, ring, buffer); break;
-        case 64: sm90_compute<S, 64>(a, v, task, ring, buffer); break;
-        default: sm90_compute<S, S::rows>(a, v, task, ring, buffer); break;
-        }
-    }
+    while (sm90_next<S>(task, walk, a, v))
+        sm90_compute_rows<S, SM90_ROWS>(a, v, task, ring, buffer);
 }
 #endif
 
