@@ -71,6 +71,10 @@ if(PM_CUDA_INCLUDE)
     $<TARGET_OBJECTS:pm_emu_runtime>)
   target_link_libraries(pm_emu INTERFACE stdc++ Threads::Threads m)
   pm_add_cuda_tests(emu TEST_CUDA_EMULATED pm_emu)
+  # Which kernel computes attention follows from the device alone.
+  add_test(NAME attention_test_emu_sm80 COMMAND attention_test_emu)
+  set_tests_properties(attention_test_emu_sm80 PROPERTIES LABELS emu TIMEOUT 1800
+    ENVIRONMENT "POLYMATH_TEST_BACKEND=cuda;POLYMATH_TEST_DEVICE=cuda:0;EMU_CC=80")
   add_subdirectory(emu)
 else()
   message(STATUS "Tests of the CUDA kernels on the emulator: left out (no CUDA headers)")
