@@ -23,6 +23,12 @@ int32_t tokenizer_id(const struct tokenizer *t, const char *token);
 const char *tokenizer_token(const struct tokenizer *t, int32_t id);
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 
+/* The bytes that each id below n adds to a text, end to end in *byte (the caller frees it): id
+ * i has byte[start[i]] .. byte[start[i + 1] - 1]; start [n + 1]. Special tokens and ids that
+ * are none have no bytes. What the decoder does at the very start or end of a text is left out.
+ * PM_ERR_UNSUPPORTED: with this decoder the text of a token depends on its neighbours. */
+pm_status tokenizer_all_bytes(const struct tokenizer *t, int n, char **byte, size_t *start);
+
 enum tokenizer_flags {
     TOKENIZE_ADD_SPECIAL = 1, /* apply the post-processor (BOS and the like) */
     TOKENIZE_PARSE_SPECIAL =
