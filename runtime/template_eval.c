@@ -515,7 +515,8 @@ static pm_status execute_if(struct render *r, struct scope *scope, const struct 
     return PM_OK;
 }
 
-/* The text of a body in a scope of its own, through the filters of a block. */
+/* The text of a body in a scope of its own, through the filters of a block. Where the body was
+ * left by break or continue the text is lost, as in Jinja. */
 static pm_status capture(struct render *r, struct scope *scope, const struct node *node,
                          struct value *out)
 {
@@ -526,7 +527,7 @@ static pm_status capture(struct render *r, struct scope *scope, const struct nod
     TRY(execute(r, inside, node->list));
     TRY(text_made(r, start, &text));
     *out = text;
-    if (!node->b) return PM_OK;
+    if (!node->b || r->flow != FLOW_ON) return PM_OK;
     r->hole = text;
     TRY(evaluate(r, scope, node->b, out));
     r->hole = outer;
@@ -582,6 +583,7 @@ static pm_status execute_set(struct render *r, struct scope *scope, const struct
         TRY(evaluate(r, scope, node->b, &v));
     } else {
         TRY(capture(r, scope, node, &v));
+        if (r->flow != FLOW_ON) return PM_OK;
     }
     r->line = node->line;
     return assign(r, scope, node->a, v);
@@ -604,7 +606,9 @@ static pm_status execute_one(struct render *r, struct scope *scope, const struct
         TRY(define_macro(r, scope, node, &v));
         return scope_set(r, scope, node->name, v);
     case NODE_CALL_BLOCK: return execute_call_block(r, scope, node);
-    case NODE_FILTER_BLOCK: TRY(capture(r, scope, node, &v)); return put_str(r, &v);
+    case NODE_FILTER_BLOCK:
+        TRY(capture(r, scope, node, &v));
+        return r->flow == FLOW_ON ? put_str(r, &v) : PM_OK;
     case NODE_WITH: return execute_with(r, scope, node);
     case NODE_SCOPE: TRY(scope_new(r, scope, &inside)); return execute(r, inside, node->list);
     case NODE_BREAK: r->flow = FLOW_BREAK; return PM_OK;
