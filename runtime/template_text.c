@@ -347,8 +347,7 @@ pm_status text_case(struct render *r, const struct value *text, enum text_case w
         int n = change_case(c, upper, title, changed);
         for (int i = 0; i < n; i++) {
             char bytes[UTF8_MAX];
-            TRY(put_bytes(r, bytes, utf8_write(bytes, changed[i]),
-                          text->text.mark ? text->text.mark[here] : text->request));
+            TRY(put_bytes(r, bytes, utf8_write(bytes, changed[i]), text_origin(text, here)));
         }
         starts = wanted == CASE_TITLE ? !is_cased(c) : wanted == CASE_WORDS && parts_words(c);
     }
