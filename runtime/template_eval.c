@@ -618,8 +618,10 @@ static pm_status execute_one(struct render *r, struct scope *scope, const struct
 
 pm_status execute(struct render *r, struct scope *scope, const struct node *list)
 {
+    TRY(nest(r));
     for (; list && r->flow == FLOW_ON; list = list->next) {
         TRY(execute_one(r, scope, list));
     }
+    r->depth--;
     return PM_OK;
 }

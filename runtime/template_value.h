@@ -198,7 +198,7 @@ pm_status put_number(struct render *r, const struct value *v); /* an int or a fl
 /* A value of JSON whose texts are lent. */
 pm_status value_of_json(struct render *r, const json *v, bool roles, struct value *out);
 
-enum { MAX_NESTING = 400 }; /* of values, expressions and calls: bounds the C stack */
+enum { MAX_NESTING = 500 }; /* of values, expressions, calls and bodies: bounds the C stack */
 pm_status nest(struct render *r);
 
 #endif
