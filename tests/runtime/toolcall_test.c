@@ -155,6 +155,7 @@ static void hermes_calls_are_read(void **state)
           "{\"name\": \"f\", \"arguments\": {\"a\": [1, {\"b\": \"}\\\"\"}]}}\n</tool_call>\n",
           "Let me.\n{C:g|{}}{C:f|{\"a\": [1, {\"b\": \"}\\\"\"}]}}");
     check(style, "<tool_call>{\"name\":\"f\"}</tool_call> done", "{C:f|{}} done");
+    check(style, "<tool_call>{\"name\":\"f\",\"arguments\":null}</tool_call>", "{C:f|{}}");
     check(style, "<tool_call>{\"name\":\"f\",\"arguments\":\"{\\\"s\\\": 1}\"}</tool_call>",
           "{C:f|{\"s\": 1}}");
     check(style, "<tool_call>{\"name\":\"f\",\"arguments\":{\"s\":1}}", "{C:f|{\"s\":1}}");
