@@ -31,6 +31,9 @@ enum {
 };
 
 static const double MOST_GROWTH = 1.25; /* of a piece, from step to step */
+/* Of what a step with prompts may take more, so much is aimed at: times vary, and few steps are
+ * to be over. */
+static const double AIM = 0.75;
 
 pm_status scheduler_open(struct scheduler *s, const struct scheduler_options *o)
 {
@@ -586,7 +589,7 @@ const struct schedule_plan *scheduler_plan(struct scheduler *s)
 static void learn(struct scheduler *s, double us)
 {
     const struct schedule_plan *p = &s->plan;
-    double *known = &s->decode_us[bin_of(p->n_decode)], allowed, ratio;
+    double *known = &s->decode_us[bin_of(p->n_decode)], extra, ratio;
     if (p->n_decode == 0) return;
     if (p->n_prefill == 0) {
         *known = *known > 0 ? *known + (us - *known) / 8 : us;
@@ -594,10 +597,10 @@ static void learn(struct scheduler *s, double us)
         return;
     }
     s->n_mixed++;
-    allowed = *known * s->o.stretch * p->prompts;
-    if (allowed <= 0 || us <= 0) return;
+    extra = *known * (s->o.stretch * p->prompts - 1) * AIM;
+    if (*known <= 0 || us <= 0) return;
     /* What the rows of prompts may take, by what they took. */
-    ratio = us > *known ? (allowed - *known) / (us - *known) : MOST_GROWTH;
+    ratio = us > *known ? extra / (us - *known) : MOST_GROWTH;
     /* A piece under the limit says nothing of what a full one would take. */
     if (ratio > 1 && p->n_prefill < (int32_t)(s->chunk * p->prompts)) return;
     ratio = ratio < 0.5 ? 0.5 : ratio > MOST_GROWTH ? MOST_GROWTH : ratio;
