@@ -8,7 +8,10 @@
  *
  * Bytes are the weights that the test needs at least once per step, in their stored type, and
  * the cache that it reads; flops are two per multiply-add of the active parameters and the
- * attention, the output matrix once per step. */
+ * attention, the output matrix once per step. The roof of a test is what its steps would take
+ * if each needed no longer than its bytes at the measured bandwidth or its flops at the
+ * measured peak, whichever is longer: no step can be faster, and few can do both at once. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +47,7 @@ struct result {
     int n, depth, repeat;
     double mean, deviation; /* tokens/s */
     double gbs, gflops;     /* at the mean */
+    double roof;            /* share of it that the mean reaches */
 };
 
 struct bench {
@@ -103,25 +107,33 @@ static pm_status run_once(struct bench *b, bool is_prompt, int n, int depth, dou
     return PM_OK;
 }
 
-/* Weight and cache bytes, and flops, of a whole test. */
-static void test_work(const struct bench *b, bool is_prompt, int n, int depth, double *bytes,
-                      double *flops)
+/* Weight and cache bytes, and flops, of a whole test, and the seconds that it takes at least
+ * with the peaks so far. */
+struct work {
+    double bytes, flops, roof;
+};
+
+static struct work test_work(const struct bench *b, const struct result *r)
 {
     const struct model *m = b->model;
-    int step = is_prompt ? model_limits(m)->max_row : 1;
+    int step = r->is_prompt ? model_limits(m)->max_row : 1;
     double token = (double)model_plan(m)->kv_token_bytes;
-    *bytes = *flops = 0;
-    for (int i = 0; i < n; i += step) {
-        int part = n - i < step ? n - i : step, kv = depth + i + part;
-        *bytes += model_step_bytes(m, part) + token * kv;
-        *flops += part * model_row_flops(m, kv - part / 2, false) +
-                  2.0 * model_config(m)->vocab * model_config(m)->hidden;
+    struct work w = {0, 0, 0};
+    for (int i = 0; i < r->n; i += step) {
+        int part = r->n - i < step ? r->n - i : step, kv = r->depth + i + part;
+        double bytes = model_step_bytes(m, part) + token * kv;
+        double flops = part * model_row_flops(m, kv - part / 2, false) +
+                       2.0 * model_config(m)->vocab * model_config(m)->hidden;
+        w.bytes += bytes;
+        w.flops += flops;
+        w.roof += fmax(bytes / b->peaks.read_gbs, flops / b->flops_peak) / 1e9;
     }
+    return w;
 }
 
 static pm_status run_test(struct bench *b, bool is_prompt, int n, int depth)
 {
-    double rate[MAX_REPEAT], us, bytes, flops;
+    double rate[MAX_REPEAT], us;
     struct result *r = &b->result[b->n_result];
     sequence_rewind(&b->s, 0);
     random_ids(b, depth);
@@ -136,17 +148,12 @@ static pm_status run_test(struct bench *b, bool is_prompt, int n, int depth)
         rate[i] = n * 1e6 / us;
     }
     if (b->q->progress) fputs("\r\033[K", stderr);
-    test_work(b, is_prompt, n, depth, &bytes, &flops);
-    *r = (struct result){is_prompt,
-                         n,
-                         depth,
-                         b->q->repeat,
-                         stats_mean(rate, b->q->repeat),
-                         stats_deviation(rate, b->q->repeat),
-                         0,
-                         0};
-    r->gbs = bytes * r->mean / n / 1e9;
-    r->gflops = flops * r->mean / n / 1e9;
+    *r = (struct result){.is_prompt = is_prompt,
+                         .n = n,
+                         .depth = depth,
+                         .repeat = b->q->repeat,
+                         .mean = stats_mean(rate, b->q->repeat),
+                         .deviation = stats_deviation(rate, b->q->repeat)};
     b->n_result++;
     return PM_OK;
 }
@@ -186,6 +193,14 @@ static pm_status run_tests(struct bench *b)
     }
     TRY(measure_peaks(b));
     choose_peak(b);
+    for (int i = 0; i < b->n_result; i++) {
+        struct result *r = &b->result[i];
+        struct work w = test_work(b, r);
+        double per_second = r->mean / r->n;
+        r->gbs = w.bytes * per_second / 1e9;
+        r->gflops = w.flops * per_second / 1e9;
+        r->roof = w.roof * per_second;
+    }
     return PM_OK;
 }
 
@@ -198,16 +213,17 @@ static void test_name(const struct result *r, char *out, size_t n)
 static void print_md(const struct bench *b, const char *cpu)
 {
     char name[32];
-    printf("| model | device | test | tokens/s | GB/s | of read %.1f | GFLOP/s | of %s %.0f |\n"
-           "|---|---|---|---:|---:|---:|---:|---:|\n",
+    printf("| model | device | test | tokens/s | GB/s | of read %.1f | GFLOP/s | of %s %.0f | "
+           "of roof |\n"
+           "|---|---|---|---:|---:|---:|---:|---:|---:|\n",
            b->peaks.read_gbs, b->flops_type, b->flops_peak);
     for (int i = 0; i < b->n_result; i++) {
         const struct result *r = &b->result[i];
         test_name(r, name, sizeof name);
-        printf("| %s | %s | %s | %.2f ± %.2f | %.2f | %.0f %% | %.1f | %.0f %% |\n",
+        printf("| %s | %s | %s | %.2f ± %.2f | %.2f | %.0f %% | %.1f | %.0f %% | %.0f %% |\n",
                model_config(b->model)->model_type, model_device(b->model), name, r->mean,
                r->deviation, r->gbs, 100 * r->gbs / b->peaks.read_gbs, r->gflops,
-               100 * r->gflops / b->flops_peak);
+               100 * r->gflops / b->flops_peak, 100 * r->roof);
     }
     printf("\n%s, commit %s\n", cpu, pm_commit());
 }
@@ -231,10 +247,10 @@ static void put_row(struct json_out *o, const struct bench *b, const struct resu
         "\"tokens_per_second\": %.4f, \"deviation\": %.4f, \"gigabytes_per_second\": %.4f, "
         "\"share_of_read\": %.4f, \"gigaflops\": %.3f, \"share_of_flops\": %.4f, "
         "\"read_gigabytes_per_second\": %.4f, \"peak_type\": \"%s\", \"peak_gigaflops\": "
-        "%.3f}",
+        "%.3f, \"share_of_roof\": %.4f}",
         c->model_type, total, active, name, r->n, r->depth, r->repeat, r->mean, r->deviation,
         r->gbs, r->gbs / b->peaks.read_gbs, r->gflops, r->gflops / b->flops_peak,
-        b->peaks.read_gbs, b->flops_type, b->flops_peak);
+        b->peaks.read_gbs, b->flops_type, b->flops_peak, r->roof);
 }
 
 static void print_csv(const struct bench *b, const char *cpu)
@@ -242,15 +258,16 @@ static void print_csv(const struct bench *b, const char *cpu)
     char name[32];
     puts("commit,cpu,device,model,test,n,depth,repeat,tokens_per_second,deviation,"
          "gigabytes_per_second,share_of_read,gigaflops,share_of_flops,"
-         "read_gigabytes_per_second,peak_type,peak_gigaflops");
+         "read_gigabytes_per_second,peak_type,peak_gigaflops,share_of_roof");
     for (int i = 0; i < b->n_result; i++) {
         const struct result *r = &b->result[i];
         test_name(r, name, sizeof name);
-        printf(
-            "%s,\"%s\",\"%s\",\"%s\",%s,%d,%d,%d,%.4f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%s,%.3f\n",
-            pm_commit(), cpu, model_device(b->model), b->q->model, name, r->n, r->depth,
-            r->repeat, r->mean, r->deviation, r->gbs, r->gbs / b->peaks.read_gbs, r->gflops,
-            r->gflops / b->flops_peak, b->peaks.read_gbs, b->flops_type, b->flops_peak);
+        printf("%s,\"%s\",\"%s\",\"%s\",%s,%d,%d,%d,%.4f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%s,%.3f,"
+               "%.4f\n",
+               pm_commit(), cpu, model_device(b->model), b->q->model, name, r->n, r->depth,
+               r->repeat, r->mean, r->deviation, r->gbs, r->gbs / b->peaks.read_gbs, r->gflops,
+               r->gflops / b->flops_peak, b->peaks.read_gbs, b->flops_type, b->flops_peak,
+               r->roof);
     }
 }
 

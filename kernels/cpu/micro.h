@@ -13,15 +13,17 @@
 #include "kernels/kernels.h"
 
 enum {
-    MICRO_ROWS = 8,         /* weight rows of a tile, */
-    MICRO_PACKED_ROWS = 32, /* of one that takes packed rows of x, */
-    MICRO_PACKED_X = 256,   /* and so many of them at most */
-    MICRO_PACKED_STEP = 32, /* values to whose multiple they are filled up with zeros */
-    MICRO_K = 768,          /* most values of K that a vector tile widens at a time */
-    MICRO_ROOM = 17 << 10,  /* floats: widened weights, sums */
-    MICRO_ALIGNMENT = 64,   /* of rooms and of rows of converted activations */
-    F8_BLOCK = 128,         /* a scale of F8_E4M3 covers 128 x 128 values */
-    MXFP4_BLOCK = 32,       /* a scale of MXFP4 covers 32 values of a row */
+    MICRO_ROWS = 8,          /* weight rows of a tile, */
+    MICRO_PACKED_ROWS = 128, /* of one that takes packed rows of x, */
+    MICRO_PACKED_GROUP = 32, /* best a multiple of this, */
+    MICRO_PACKED_X = 256,    /* and so many of them at most */
+    MICRO_PACKED_STEP = 32,  /* values to whose multiple they are filled up with zeros */
+    MICRO_MIX_DIM = 16,      /* see struct mix */
+    MICRO_K = 768,           /* most values of K that a vector tile widens at a time */
+    MICRO_ROOM = 17 << 10,   /* floats: widened weights, sums */
+    MICRO_ALIGNMENT = 64,    /* of rooms and of rows of converted activations */
+    F8_BLOCK = 128,          /* a scale of F8_E4M3 covers 128 x 128 values */
+    MXFP4_BLOCK = 32,        /* a scale of MXFP4 covers 32 values of a row */
 };
 
 /* y[i, j] = sum over k of w[j][k] x[i][k], for j < n_w and i < n_x. */
@@ -29,7 +31,8 @@ struct tile {
     int n_w;   /* 1 .. micro_rows(map) */
     int n_x;   /* >= 0 */
     int64_t k; /* > 0; MXFP4: a multiple of MXFP4_BLOCK */
-    /* [k] as stored, at equal distances where x is packed; the last repeats after n_w. */
+    /* [k] as stored; the last repeats after n_w. Where x is packed, at equal distances in each
+     * sixteen. */
     const void *w[MICRO_PACKED_ROWS];
     const void *w_scale[MICRO_PACKED_ROWS]; /* F8_E4M3, MXFP4: each row's scales, as stored */
     const void *const *x;                   /* [n_x] rows [k] of the map's x_type, or */
@@ -42,7 +45,7 @@ struct tile {
     const char *next[MICRO_ROWS];
     int64_t next_bytes; /* bytes in each of them */
     const char *ahead;
-    int64_t ahead_bytes;
+    int64_t ahead_bytes; /* of MICRO_PACKED_GROUP weight rows, or 0: nothing ahead */
 };
 
 /* How weights of one type are multiplied. */
@@ -74,6 +77,18 @@ struct values {
     const void *v;         /* n_row rows [dim] of the function's type */
 };
 
+/* sum[q][i] += weight[q][j] v[j][i] for q < n_query, 32 rows v in each panel, panel after
+ * panel, i < dim, which is v's filled up to a multiple of MICRO_MIX_DIM. */
+struct mix {
+    int n_query, n_panel;
+    int64_t dim;
+    const uint16_t *weight; /* [n_query, 32 n_panel] bf16 */
+    int64_t weight_stride;  /* values */
+    const void *panels;     /* [n_panel] as mix_pack makes them, of 32 * dim bf16 each */
+    float *sum;             /* [n_query, dim] */
+    int64_t sum_stride;     /* floats */
+};
+
 struct micro {
     const char *name;
     bool (*available)(void); /* on this processor */
@@ -88,6 +103,10 @@ struct micro {
     void (*axpy_bf16)(float *y, float a, const uint16_t *x, int64_t n);
     void (*axpy_f16)(float *y, float a, const uint16_t *x, int64_t n);
     void (*values[PM_DTYPE_COUNT])(const struct values *); /* F32, F16, BF16; else NULL */
+    /* The same with products of bf16, or NULL. mix_pack: 32 bf16 rows [dim], NULL for zeros, to
+     * an aligned panel. */
+    void (*mix_pack)(void *panel, const void *const *v, int64_t dim);
+    void (*mix)(const struct mix *);
     float (*sum_squares)(const float *x, int64_t n);
     float (*max)(const float *x, int64_t n); /* -INFINITY for n = 0 */
     /* x[i] = exp(x[i] - max), at most 2 ulp from exact; returns the sum. -INFINITY gives 0. */

@@ -347,4 +347,6 @@ const struct micro micro_amx = {.name = "amx",
                                         [PM_F8_E4M3] = {PM_F32, amx_tile_f8, amx_pack},
                                         [PM_MXFP4] = {PM_F32, amx_tile_mxfp4, amx_pack}},
                                 MICRO_HELPERS,
+                                .mix_pack = amx_mix_pack,
+                                .mix = amx_mix,
                                 .peak_bf16 = amx_peak};

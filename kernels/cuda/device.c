@@ -36,6 +36,7 @@ static int cuda_count(const char **why)
 static void cuda_close(struct device *d)
 {
     if (!d) return;
+    cuda_facts_close(d);
     if (d->own) cudaStreamSynchronize(d->own);
     if (d->scratch) cudaFree(d->scratch); /* waits for the caller's streams */
     if (d->barrier) cudaFree(d->barrier);
@@ -297,6 +298,7 @@ const struct kernels cuda_kernels = {
     .mark_free = cuda_mark_free,
     .facts = cuda_facts,
     .explain = cuda_explain,
+    .check_linear = cuda_check_linear,
     .measure = cuda_measure,
     .embed = cuda_embed,
     .norm = cuda_norm,

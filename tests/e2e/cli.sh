@@ -126,7 +126,7 @@ else
 fi
 
 expect 0 'tg4' bench model "$work/synth" -p 8 -n 4 -r 1
-expect 0 '"share_of_flops"' bench model "$work/synth" -p 8 -n 0 -r 2 -o json
+expect 0 '"share_of_roof"' bench model "$work/synth" -p 8 -n 0 -r 2 -o json
 expect 2 'output: found "xml"' bench model "$work/synth" -o xml
 expect 0 "synthetic qwen3_moe" bench model --synthetic qwen3_moe --set num_hidden_layers=1 -p 4 -n 0 -r 1 -o csv
 "$program" bench model "$work/synth" -p 4 -n 0 -r 1 -o json >"$work/result.json" 2>/dev/null
