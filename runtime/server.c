@@ -136,8 +136,10 @@ static enum MHD_Result take_body(struct call *c, const char *data, size_t *n)
 {
     if (c->n_over == 0 && c->n_body + *n <= c->max_body) {
         size_t capacity = c->body_capacity;
-        if (grow_array(&c->body, &capacity, c->n_body + *n + 1, 1) != PM_OK) {
-            return MHD_NO;
+        if (c->starved || grow_array(&c->body, &capacity, c->n_body + *n + 1, 1) != PM_OK) {
+            c->starved = true;
+            *n = 0;
+            return MHD_YES;
         }
         c->body_capacity = capacity;
         memcpy(c->body + c->n_body, data, *n);
@@ -175,6 +177,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
             call_refuse(c, 413, "body_too_large", NULL, "the body has more than %zu bytes",
                         c->max_body);
             c->close = true;
+            return send_answer(c);
+        }
+        if (c->starved) {
+            call_refuse_status(c, PM_ERR_NOMEM, NULL);
             return send_answer(c);
         }
         if (c->route->kind < ROUTE_WORK) {
