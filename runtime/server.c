@@ -162,7 +162,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
         struct server *s = arg;
         *context = c = begin(s, connection);
         if (!c) return MHD_queue_response(connection, 503, s->no_memory);
-        if (c->gone) return MHD_NO;
+        if (call_is_gone(c)) return MHD_NO;
         if (!server_judge(c, path, method, version)) return MHD_YES;
         /* What follows was not looked at: it must not be taken for another request. */
         c->close = true;

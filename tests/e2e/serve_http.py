@@ -343,8 +343,9 @@ def a_full_queue_says_so():
 
 
 def a_signal_drains():
-    with Server(program, model, "--grace", "60") as s:
-        streams = [s.begin("/v1/completions", {**LONG, "stream": True}) for _ in range(3)]
+    with Server(program, model, "--grace", "300") as s:
+        streams = [s.begin("/v1/completions", {**LONG, "max_tokens": 600, "stream": True})
+                   for _ in range(3)]
         s.wait_for(lambda: s.metric("num_requests_running") == 3)
         s.process.send_signal(signal.SIGTERM)
         s.wait_for(lambda: s.get("/health/ready")[0] == 503)
