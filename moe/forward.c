@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "experts.h"
 #include "model_inside.h"
 
 /* q_start, and of each sequence its length and its blocks. */
@@ -314,18 +313,10 @@ static pm_status route(struct model *m, int layer, int64_t t, struct gate *gate)
 static pm_status experts(struct model *m, int layer, int64_t t)
 {
     const struct config *c = m->c;
-    const struct layer_weights *l = &m->w.layer[layer];
     struct step *s = &m->s;
     struct gate gate;
     TRY(route(m, layer, t, &gate));
-    struct experts e = {.gate = gate,
-                        .glu = c->glu,
-                        .w_gate = l->expert_gate,
-                        .w_up = l->expert_up,
-                        .w_down = l->expert_down,
-                        .b_gate = l->expert_gate_bias,
-                        .b_up = l->expert_up_bias,
-                        .b_down = l->expert_down_bias};
+    struct experts e = model_experts(m, layer, gate);
     struct experts_room room = {s->inner, s->expert, s->scaled, m->narrow, s->routing};
     return experts_forward(m->k, m->d, &e, &room, view(s->x, t, c->hidden),
                            narrow(m, s->h, t, c->hidden), c->residual_scale);

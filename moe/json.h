@@ -42,6 +42,9 @@ const char *json_text(const json *v); /* of a string */
 size_t json_key_bytes(const json *v);
 size_t json_text_bytes(const json *v);
 double json_number(const json *v); /* of a number, else 0 */
+/* How a number is spelled where that says more than its double: with a point, an exponent, or
+ * more than 15 characters. NULL for others. */
+const char *json_number_text(const json *v);
 bool json_true(const json *v);
 /* Reads an integer value; false when v is not a whole number within +-2^53. */
 bool json_integer(const json *v, int64_t *out);

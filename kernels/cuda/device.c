@@ -298,6 +298,7 @@ const struct kernels cuda_kernels = {
     .mark_free = cuda_mark_free,
     .facts = cuda_facts,
     .explain = cuda_explain,
+    .check_linear = cuda_check_linear,
     .measure = cuda_measure,
     .embed = cuda_embed,
     .norm = cuda_norm,

@@ -31,7 +31,7 @@ if "${PYTHON:-python3}" -c 'import matplotlib' 2>/dev/null; then
 else
     check "no plot is a sentence" grep -q 'matplotlib is not here' "$work/said"
 fi
-check "cuBLAS is left out with a sentence" grep -q 'cuBLAS is left out: .*wanted a GPU' "$work/said"
+check "cuBLAS is left out with a sentence" grep -q 'cublas-grouped is left out: .*wanted a GPU' "$work/said"
 
 GPU_SECONDS=0 GPU_DEVICE=cpu GPU_QUICK=1 GPU_TESTS=none sh "$source/tests/gpu.sh" "$build" "$work/late" >"$work/late.said" 2>&1
 check "no time is status 1" [ $? = 1 ]
