@@ -26,8 +26,7 @@ static int trace(const json *v, const json *target, const json **trail, int dept
     return 0;
 }
 
-/* Appends the path of v as text_config.layer_types[3], nothing for the root. */
-static void put_path(struct json_out *o, const struct json_doc *doc, const json *v)
+void json_put_path(struct json_out *o, const struct json_doc *doc, const json *v)
 {
     const json *trail[MAX_TRAIL];
     char key[JSON_EXCERPT];
@@ -66,7 +65,7 @@ pm_status json_fail(struct json_doc *doc, const json *v, const char *wanted)
 {
     struct json_out path = {0}, found = {0};
     pm_status status;
-    if (v) put_path(&path, doc, v);
+    if (v) json_put_path(&path, doc, v);
     if (v) put_found(&found, v);
     status = fail(PM_ERR_FORMAT, "%s: %s%sfound %s, wanted %s", json_name(doc),
                   path.text ? path.text : "", path.text ? ": " : "",
@@ -81,7 +80,7 @@ static pm_status fail_missing(struct json_doc *doc, const json *object, const ch
 {
     struct json_out path = {0};
     pm_status status;
-    if (object) put_path(&path, doc, object);
+    if (object) json_put_path(&path, doc, object);
     status = fail(PM_ERR_FORMAT, "%s: %s%s%s: missing, wanted %s", json_name(doc),
                   path.text ? path.text : "", path.text ? "." : "", key, wanted);
     free(path.text);

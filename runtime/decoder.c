@@ -409,6 +409,58 @@ pm_status decoding_end(struct decoding *s, struct text *out)
     return PM_OK;
 }
 
+/* One token alone */
+
+static pm_status put_blanks(const struct stage *g, const char *text, size_t n, struct text *out)
+{
+    for (const char *at = text; at < text + n;) {
+        uint32_t c = utf8_next(&at);
+        TRY(text_put_character(out, c == g->character ? ' ' : c));
+    }
+    return PM_OK;
+}
+
+/* What stage i makes of a whole token, in its `built`; *last: bytes that no other stage sees.
+ */
+static pm_status stage_bytes(struct decoding *s, size_t i, bool fused, const char *text,
+                             size_t n, bool *last)
+{
+    const struct stage *g = &s->d->stage[i];
+    struct state *st = &s->state[i];
+    size_t rest;
+    st->built.n = 0;
+    if (g->take == take_replace || g->take == take_replace_whole) {
+        return replace_all(s, st, g->pattern, &g->content, text, n, &rest);
+    }
+    if (g->take == take_byte_level) {
+        *last = true;
+        return put_bytes(&st->built, text, n);
+    }
+    if (g->take == take_byte_fallback && fallback_byte(text, n) >= 0) {
+        char c = (char)fallback_byte(text, n);
+        *last = true;
+        return text_put(&st->built, &c, 1);
+    }
+    if (g->take == take_metaspace) return put_blanks(g, text, n, &st->built);
+    if (g->take == take_join || g->take == take_bpe || (g->take == take_strip && !fused)) {
+        return fail(PM_ERR_UNSUPPORTED, "the tokenizer's decoder gives its tokens no bytes of "
+                                        "their own");
+    }
+    return text_put(&st->built, text, n);
+}
+
+pm_status decoding_bytes(struct decoding *s, const char *token, size_t n, struct text *out)
+{
+    bool last = false, fused = false;
+    for (size_t i = 0; i < s->d->n_stage && !last; i++) {
+        TRY(stage_bytes(s, i, fused, token, n, &last));
+        fused = fused || s->d->stage[i].take == take_fuse;
+        n = s->state[i].built.n;
+        token = n > 0 ? s->state[i].built.byte : "";
+    }
+    return text_put(out, token, n);
+}
+
 /* Reading */
 
 static pm_status read_replace(struct stage *g, struct json_doc *doc, const json *v)

@@ -21,4 +21,8 @@ void decoding_free(struct decoding *s);
 pm_status decoding_put(struct decoding *s, const char *token, size_t n, struct text *out);
 pm_status decoding_end(struct decoding *s, struct text *out);
 
+/* Appends the bytes of one token in the middle of a text, with s as scratch.
+ * PM_ERR_UNSUPPORTED: they depend on its neighbours. */
+pm_status decoding_bytes(struct decoding *s, const char *token, size_t n, struct text *out);
+
 #endif

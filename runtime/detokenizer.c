@@ -47,18 +47,43 @@ static void give(struct detokenizer *d, const char **text, size_t *n)
     *n = d->text.n;
 }
 
+/* The content of an id as the decoder gets it; NULL: none. */
+static const char *content_of(const struct tokenizer *t, int32_t id, bool skip_special,
+                              size_t *n)
+{
+    const struct added_token *added = added_tokens_by_id(t->added, id);
+    if (!added) return vocabulary_token(bpe_vocabulary(t->bpe), id, n);
+    *n = added->n_pattern;
+    return skip_special && added->skipped ? NULL : added->pattern;
+}
+
+pm_status tokenizer_all_bytes(const struct tokenizer *t, int n, char **byte, size_t *start)
+{
+    struct text all = {0};
+    struct decoding *s = NULL;
+    pm_status status;
+    TRY_DONE(decoding_new(&s, t->decoder));
+    for (int32_t id = 0; id < n; id++) {
+        size_t n_token = 0;
+        const char *token =
+            tokenizer_is_special(t, id) ? NULL : content_of(t, id, true, &n_token);
+        start[id] = all.n;
+        if (token) TRY_DONE(decoding_bytes(s, token, n_token, &all));
+    }
+    start[n] = all.n;
+    *byte = all.byte;
+    all.byte = NULL;
+done:
+    decoding_free(s);
+    free(all.byte);
+    return status;
+}
+
 pm_status detokenizer_add(struct detokenizer *d, int32_t id, const char **text, size_t *n)
 {
-    const struct added_token *added = added_tokens_by_id(d->tokenizer->added, id);
-    const char *token;
     size_t n_token = 0;
+    const char *token = content_of(d->tokenizer, id, d->skip_special, &n_token);
     d->text.n = 0;
-    if (added) {
-        token = d->skip_special && added->skipped ? NULL : added->pattern;
-        n_token = added->n_pattern;
-    } else {
-        token = vocabulary_token(bpe_vocabulary(d->tokenizer->bpe), id, &n_token);
-    }
     if (token) TRY(decoding_put(d->decoding, token, n_token, &d->text));
     give(d, text, n);
     return PM_OK;

@@ -1,22 +1,33 @@
-/* sampling.c - penalty, temperature, truncation, draw: in the order that the field uses.
+/* sampling.c - bias, penalties, mask, truncation, temperature, draw: in the order that the
+ * field uses.
  *
- * repeat penalty -> log probabilities (reported) -> top-k -> top-p -> min-p -> temperature ->
- * draw. Truncation looks at the distribution at temperature 1, so that changing the
- * temperature does not change which tokens are allowed. Nothing is sorted unless asked for: a
- * greedy step is one pass over the vocabulary. The random number is a hash of seed and token
- * index: a sequence can be resumed or replayed from any token. */
+ * bias -> repeat penalty -> presence and frequency penalty -> mask -> log probabilities
+ * (reported) -> top-k -> top-p -> min-p -> temperature -> draw. Truncation looks at the
+ * distribution at temperature 1, so that changing the temperature does not change which tokens
+ * are allowed. The random number is a hash of seed and token index: a sequence can be resumed
+ * or replayed from any token.
+ *
+ * Vocabularies have 150,000 tokens and every sequence of a step needs a pick, so nothing is
+ * sorted: a greedy pick is two passes that the compiler turns into vectors; where a truncation
+ * needs the best in order, they come out of a heap one by one, and the heap holds only what is
+ * not hopelessly unlikely. Sums run in a fixed number of lanes, so that their roundings do not
+ * depend on the instruction set. */
 #include "sampling.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { LANES = 16 };
+
 struct sampler {
-    struct sampling o;
     int n;
-    float *logits;            /* [n] of the last pick, after the penalty; borrowed */
-    double log_sum;           /* log of the sum of exp(logits) */
-    struct candidate *sorted; /* [n] */
+    const float *logits;    /* [n] of the last pick, after all changes; borrowed */
+    int best;               /* the most likely token */
+    double log_sum;         /* log of the sum of exp(logits) */
+    int32_t *count;         /* [n] zeros between picks */
+    struct candidate *heap; /* [n] */
+    int n_heap;
 };
 
 static uint64_t mix(uint64_t x)
@@ -33,10 +44,37 @@ static double uniform(uint64_t seed, int64_t index)
     return (double)(mix(mix(seed) ^ (uint64_t)index) >> 11) * 0x1p-53;
 }
 
-pm_status sampler_open(struct sampler **out, int n, const struct sampling *o)
+pm_status sampler_open(struct sampler **out, int n)
 {
     struct sampler *s;
     pm_status status;
+    TRY(alloc_array(&s, 1, sizeof *s, "sampler"));
+    s->n = n;
+    TRY_DONE(alloc_array(&s->count, (size_t)n, sizeof *s->count, "sampler"));
+    TRY_DONE(alloc_array(&s->heap, (size_t)n, sizeof *s->heap, "sampler"));
+    *out = s;
+    s = NULL;
+done:
+    sampler_close(s);
+    return status;
+}
+
+void sampler_close(struct sampler *s)
+{
+    if (!s) return;
+    free(s->count);
+    free(s->heap);
+    free(s);
+}
+
+static pm_status check_penalty(const char *name, float x)
+{
+    if (x >= -100 && x <= 100) return PM_OK;
+    return fail(PM_ERR_ARG, "%s: found %g, wanted -100 to 100", name, (double)x);
+}
+
+pm_status sampling_check(const struct sampling *o, int n)
+{
     if (!(o->temperature >= 0) || o->temperature > 100) {
         return fail(PM_ERR_ARG, "temperature: found %g, wanted 0 to 100", o->temperature);
     }
@@ -51,140 +89,331 @@ pm_status sampler_open(struct sampler **out, int n, const struct sampling *o)
         return fail(PM_ERR_ARG, "repeat-penalty: found %g, wanted over 0 to 100",
                     o->repeat_penalty);
     }
-    TRY(alloc_array(&s, 1, sizeof *s, "sampler"));
-    s->o = *o;
-    s->n = n;
-    TRY_DONE(alloc_array(&s->sorted, (size_t)n, sizeof *s->sorted, "sampler"));
-    *out = s;
-    s = NULL;
-done:
-    sampler_close(s);
-    return status;
-}
-
-void sampler_close(struct sampler *s)
-{
-    if (!s) return;
-    free(s->sorted);
-    free(s);
-}
-
-static void penalise(const struct sampler *s, float *logits, const int32_t *recent,
-                     int n_recent)
-{
-    int last = s->o.repeat_last > 0 ? s->o.repeat_last : 64;
-    int first = n_recent > last ? n_recent - last : 0;
-    if (s->o.repeat_penalty == 1) return;
-    for (int i = first; i < n_recent; i++) {
-        bool seen = false;
-        for (int j = first; j < i && !seen; j++) {
-            seen = recent[j] == recent[i];
+    TRY(check_penalty("presence penalty", o->presence));
+    TRY(check_penalty("frequency penalty", o->frequency));
+    for (int i = 0; i < o->n_bias; i++) {
+        if (o->bias[i].id < 0 || o->bias[i].id >= n) {
+            return fail(PM_ERR_ARG, "logit bias: found token %d, the vocabulary has %d",
+                        o->bias[i].id, n);
         }
-        if (seen || recent[i] < 0 || recent[i] >= s->n) continue;
-        float *l = &logits[recent[i]];
-        *l = *l > 0 ? *l / s->o.repeat_penalty : *l * s->o.repeat_penalty;
+        if (isnan(o->bias[i].bias) || o->bias[i].bias == INFINITY) {
+            return fail(PM_ERR_ARG, "logit bias of token %d: found %g, wanted a number or -inf",
+                        o->bias[i].id, (double)o->bias[i].bias);
+        }
     }
-}
-
-static pm_status find_best(const float *logits, int n, int *best)
-{
-    int at = 0;
-    for (int i = 0; i < n; i++) {
-        if (logits[i] > logits[at]) at = i;
-        if (isnan(logits[i])) at = i;
-        if (isnan(logits[at])) break;
-    }
-    if (!isfinite(logits[at])) {
-        return fail(PM_ERR_DEVICE,
-                    "logits: token %d has %g; the weights or the computation are broken", at,
-                    logits[at]);
-    }
-    *best = at;
     return PM_OK;
 }
 
-static double log_sum_exp(const float *logits, int n, int best)
+/* ------------------------------------------------------------------ changes of logits */
+
+static void repeat_penalty(struct sampler *s, const struct sampling *o,
+                           const struct sampling_input *in)
 {
-    double sum = 0;
-    for (int i = 0; i < n; i++) {
-        sum += exp((double)logits[i] - logits[best]);
+    int last = o->repeat_last > 0 ? o->repeat_last : 64;
+    int first = in->n_token > last ? in->n_token - last : 0;
+    if (o->repeat_penalty == 1) return;
+    for (int i = first; i < in->n_token; i++) {
+        int32_t id = in->token[i];
+        if (id < 0 || id >= s->n || s->count[id]++) continue;
+        float *l = &in->logits[id];
+        *l = *l > 0 ? *l / o->repeat_penalty : *l * o->repeat_penalty;
     }
-    return logits[best] + log(sum);
+    for (int i = first; i < in->n_token; i++) {
+        int32_t id = in->token[i];
+        if (id >= 0 && id < s->n) s->count[id] = 0;
+    }
+}
+
+/* Both times the generated tokens are walked, the second time to leave zeros. */
+static void presence_penalty(struct sampler *s, const struct sampling *o,
+                             const struct sampling_input *in)
+{
+    if (o->presence == 0 && o->frequency == 0) return;
+    for (int i = in->n_prompt; i < in->n_token; i++) {
+        int32_t id = in->token[i];
+        if (id >= 0 && id < s->n) s->count[id]++;
+    }
+    for (int i = in->n_prompt; i < in->n_token; i++) {
+        int32_t id = in->token[i];
+        if (id < 0 || id >= s->n || !s->count[id]) continue;
+        in->logits[id] -= o->presence + o->frequency * (float)s->count[id];
+        s->count[id] = 0;
+    }
+}
+
+static void mask(float *logits, int n, const uint32_t *allowed)
+{
+    for (int i = 0; allowed && i < n; i += 32) {
+        uint32_t bits = allowed[i / 32];
+        if (bits == UINT32_MAX) continue;
+        for (int j = 0; j < 32 && i + j < n; j++) {
+            if (!(bits >> j & 1)) logits[i + j] = -INFINITY;
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ passes over all */
+
+/* The largest logit; NAN when one of them is. */
+static float largest(const float *logits, int n)
+{
+    float lane[LANES], top;
+    int bad[LANES] = {0}, any = 0, i = 0;
+    for (int j = 0; j < LANES; j++) {
+        lane[j] = -INFINITY;
+    }
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            float x = logits[i + j];
+            lane[j] = x > lane[j] ? x : lane[j];
+            bad[j] |= x != x;
+        }
+    }
+    top = -INFINITY;
+    for (int j = 0; j < LANES; j++) {
+        top = lane[j] > top ? lane[j] : top;
+        any |= bad[j];
+    }
+    for (; i < n; i++) {
+        top = logits[i] > top ? logits[i] : top;
+        any |= logits[i] != logits[i];
+    }
+    return any ? NAN : top;
+}
+
+/* exp(x) of x <= 0 to 2 units in the last place of a float; 0 from -87 on. x = k ln 2 + r with
+ * |r| <= ln 2 / 2, exp(r) by its series to r^7. */
+static inline float quick_exp(float x)
+{
+    union {
+        int32_t i;
+        float f;
+    } two_to_k;
+    float y = x < -87 ? -87 : x, k, r, p;
+    k = y * 1.44269504f + 12582912.0f; /* rounds: 1.5 * 2^23 leaves no fraction */
+    two_to_k.f = k;
+    k -= 12582912.0f;
+    r = (y - k * 0.693359375f) + k * 2.12194440e-4f;
+    p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1;
+    p = p * r + 1;
+    two_to_k.i = (int32_t)((uint32_t)two_to_k.i << 23) + 0x3f800000;
+    return x < -87 ? 0 : p * two_to_k.f;
+}
+
+/* log of the sum of exp(logits), none of which is over `top`. */
+static double log_sum_of(const float *logits, int n, float top)
+{
+    double sum[LANES] = {0}, all = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            sum[j] += (double)quick_exp(logits[i + j] - top);
+        }
+    }
+    for (int j = 0; j < LANES; j++) {
+        all += sum[j];
+    }
+    for (; i < n; i++) {
+        all += (double)quick_exp(logits[i] - top);
+    }
+    return top + log(all);
 }
 
 double log_probability(const float *logits, int n, int32_t id)
 {
-    int best = 0;
+    double sum = 0;
+    float top = logits[0];
     for (int i = 1; i < n; i++) {
-        if (logits[i] > logits[best]) best = i;
+        if (logits[i] > top) top = logits[i];
     }
-    return logits[id] - log_sum_exp(logits, n, best);
-}
-
-static int by_probability(const void *left, const void *right)
-{
-    const struct candidate *a = left, *b = right;
-    if (a->logprob != b->logprob) return a->logprob < b->logprob ? 1 : -1;
-    return a->id < b->id ? -1 : 1;
-}
-
-/* Candidates of at least `floor`, best first; returns how many. */
-static int sort_candidates(struct sampler *s, double floor)
-{
-    int n = 0;
-    for (int i = 0; i < s->n; i++) {
-        float p = (float)(s->logits[i] - s->log_sum);
-        if (p >= floor) s->sorted[n++] = (struct candidate){i, p};
+    for (int i = 0; i < n; i++) {
+        sum += exp((double)logits[i] - top);
     }
-    qsort(s->sorted, (size_t)n, sizeof *s->sorted, by_probability);
-    return n;
+    return logits[id] - (top + log(sum));
 }
 
-static int truncate_candidates(const struct sampler *s, int n)
+static int first_with(const float *logits, int n, float value)
+{
+    int i = 0;
+    while (i < n && logits[i] != value) {
+        i++;
+    }
+    return i;
+}
+
+static int first_nan(const float *logits, int n)
+{
+    int i = 0;
+    while (i < n && !isnan(logits[i])) {
+        i++;
+    }
+    return i;
+}
+
+/* ------------------------------------------------------------------ the best in order */
+
+static bool is_better(struct candidate a, struct candidate b)
+{
+    return a.logprob != b.logprob ? a.logprob > b.logprob : a.id < b.id;
+}
+
+static void sift_down(struct candidate *heap, int n, int at)
+{
+    struct candidate c = heap[at];
+    for (;;) {
+        int child = 2 * at + 1;
+        if (child >= n) break;
+        if (child + 1 < n && is_better(heap[child + 1], heap[child])) child++;
+        if (!is_better(heap[child], c)) break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = c;
+}
+
+static float logprob_of(const struct sampler *s, int32_t id)
+{
+    return (float)(s->logits[id] - s->log_sum);
+}
+
+/* Those of at least `floor` in the order of their ids; returns the sum of their probabilities.
+ */
+static double collect(struct sampler *s, double floor)
 {
     double sum = 0;
-    if (s->o.top_k > 0 && n > s->o.top_k) n = s->o.top_k;
-    if (s->o.top_p < 1) {
-        for (int i = 0; i < n; i++) {
-            sum += exp(s->sorted[i].logprob);
-            if (sum >= s->o.top_p) return i + 1;
-        }
+    s->n_heap = 0;
+    for (int i = 0; i < s->n; i++) {
+        float p = logprob_of(s, i);
+        if (!(p >= floor) || p == -INFINITY) continue;
+        s->heap[s->n_heap++] = (struct candidate){i, p};
+        sum += exp(p);
     }
-    return n;
+    return sum;
 }
 
-static struct candidate draw(const struct sampler *s, int n, double u)
+static void make_heap(struct sampler *s)
 {
-    double sum = 0, at = 0;
-    for (int i = 0; i < n; i++) {
-        sum += exp((double)(s->sorted[i].logprob - s->sorted[0].logprob) / s->o.temperature);
+    for (int i = s->n_heap / 2; i-- > 0;) {
+        sift_down(s->heap, s->n_heap, i);
     }
-    for (int i = 0; i < n; i++) {
-        at += exp((double)(s->sorted[i].logprob - s->sorted[0].logprob) / s->o.temperature);
-        if (u * sum < at) return s->sorted[i];
-    }
-    return s->sorted[n - 1];
 }
 
-pm_status sampler_pick(struct sampler *s, float *logits, const int32_t *recent, int n_recent,
-                       int64_t index, struct candidate *out)
+/* The best of the heap moves behind its end, so the best are the array's last, in order. */
+static struct candidate pop(struct sampler *s)
 {
-    int best, n;
-    double floor = -INFINITY;
-    penalise(s, logits, recent, n_recent);
-    TRY(find_best(logits, s->n, &best));
-    s->logits = logits;
-    s->log_sum = log_sum_exp(logits, s->n, best);
-    *out = (struct candidate){best, (float)(logits[best] - s->log_sum)};
-    if (s->o.temperature == 0) return PM_OK;
-    if (s->o.min_p > 0) floor = out->logprob + log(s->o.min_p) - 1e-6;
-    n = truncate_candidates(s, sort_candidates(s, floor));
-    *out = draw(s, n, uniform(s->o.seed, index));
-    return PM_OK;
+    struct candidate best = s->heap[0];
+    s->heap[0] = s->heap[--s->n_heap];
+    s->heap[s->n_heap] = best;
+    if (s->n_heap) sift_down(s->heap, s->n_heap, 0);
+    return best;
+}
+
+/* Less likely than the best by this factor's logarithm: looked at only when the others do not
+ * suffice. */
+static const double LIKELY = 12;
+
+/* The best tokens: at most n, holding `mass` of the probability, none under `floor`. They end
+ * up at the end of s->heap, the best last; returns how many. */
+static int truncate_best(struct sampler *s, int n, double mass, double floor)
+{
+    double likely = logprob_of(s, s->best) - LIKELY, sum = 0;
+    int taken = 0, n_all;
+    if (likely < floor) likely = floor;
+    sum = collect(s, likely);
+    if (likely > floor && (s->n_heap < n && sum < mass * (1 + 1e-9))) collect(s, floor);
+    if (n > s->n_heap) n = s->n_heap;
+    n_all = s->n_heap;
+    make_heap(s);
+    sum = 0;
+    while (taken < n) {
+        sum += exp(pop(s).logprob);
+        taken++;
+        if (sum >= mass) break;
+    }
+    memmove(s->heap, s->heap + n_all - taken, (size_t)taken * sizeof *s->heap);
+    return taken;
 }
 
 void sampler_top(struct sampler *s, int n_top, struct candidate *out)
 {
-    int n = sort_candidates(s, -INFINITY);
-    memcpy(out, s->sorted, (size_t)(n_top < n ? n_top : n) * sizeof *out);
+    int n = truncate_best(s, n_top, INFINITY, -INFINITY);
+    for (int i = 0; i < n; i++) {
+        out[i] = s->heap[n - 1 - i];
+    }
+}
+
+/* ------------------------------------------------------------------ pick */
+
+/* From the first n of s->heap, weighted by exp(logprob / temperature). */
+static struct candidate draw(const struct sampler *s, int n, double temperature, double u)
+{
+    double best = logprob_of(s, s->best), sum = 0, at = 0;
+    for (int i = 0; i < n; i++) {
+        sum += exp((s->heap[i].logprob - best) / temperature);
+    }
+    for (int i = n; i-- > 0;) {
+        at += exp((s->heap[i].logprob - best) / temperature);
+        if (u * sum < at) return s->heap[i];
+    }
+    return s->heap[0];
+}
+
+static pm_status look(struct sampler *s, const float *logits)
+{
+    float top = largest(logits, s->n);
+    if (isnan(top) || top == INFINITY) {
+        int at = isnan(top) ? first_nan(logits, s->n) : first_with(logits, s->n, top);
+        return fail(PM_ERR_DEVICE,
+                    "logits: token %d has %g; the weights or the computation are broken", at,
+                    (double)logits[at]);
+    }
+    if (top == -INFINITY) return fail(PM_ERR_DEVICE, "logits: all are -inf");
+    s->logits = logits;
+    s->best = first_with(logits, s->n, top);
+    s->log_sum = log_sum_of(logits, s->n, top);
+    return PM_OK;
+}
+
+pm_status sampler_pick(struct sampler *s, const struct sampling *o,
+                       const struct sampling_input *in, struct candidate *out)
+{
+    double floor = -INFINITY;
+    int n;
+    for (int i = 0; i < o->n_bias; i++) {
+        in->logits[o->bias[i].id] += o->bias[i].bias;
+    }
+    repeat_penalty(s, o, in);
+    presence_penalty(s, o, in);
+    if (in->allowed) {
+        TRY(look(s, in->logits)); /* a mask must not hide what is broken */
+        mask(in->logits, s->n, in->allowed);
+    }
+    TRY(look(s, in->logits));
+    *out = (struct candidate){s->best, logprob_of(s, s->best)};
+    if (o->temperature == 0) return PM_OK;
+    if (o->min_p > 0) floor = out->logprob + log(o->min_p) - 1e-6;
+    if (o->top_k > 0 || o->top_p < 1) {
+        double mass = o->top_p < 1 ? (double)o->top_p : INFINITY;
+        n = truncate_best(s, o->top_k > 0 ? o->top_k : s->n, mass, floor);
+    } else {
+        collect(s, floor);
+        n = s->n_heap;
+    }
+    *out = draw(s, n, (double)o->temperature, uniform(o->seed, in->index));
+    return PM_OK;
+}
+
+pm_status sampler_look(struct sampler *s, const float *logits, int32_t id, int n_top,
+                       struct candidate *top, float *logprob)
+{
+    TRY(look(s, logits));
+    if (n_top > 0) sampler_top(s, n_top, top);
+    *logprob = logprob_of(s, id);
+    return PM_OK;
 }

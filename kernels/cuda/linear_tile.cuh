@@ -6,6 +6,7 @@
 // whole operation in steps of the grid: expert by expert, in an expert weight tile by weight
 // tile, in a weight tile row tile by row tile. Blocks that run at the same time therefore share
 // weights, which come from memory once and then from the second cache.
+// Has not run on hardware yet.
 #ifndef KERNELS_CUDA_LINEAR_TILE_CUH
 #define KERNELS_CUDA_LINEAR_TILE_CUH
 

@@ -14,7 +14,8 @@
  * other branch; the host chooses kernels by the compute capability.
  *
  * Source: PTX ISA 9.0, chapter "Instruction Set". Addresses in shared memory are pointers here;
- * the wrappers convert. "Warp-wide" functions are called by all 32 lanes together. */
+ * the wrappers convert. "Warp-wide" functions are called by all 32 lanes together.
+ * Has not run on hardware yet. */
 #ifndef KERNELS_CUDA_PTX_CUH
 #define KERNELS_CUDA_PTX_CUH
 

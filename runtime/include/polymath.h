@@ -108,8 +108,8 @@ PM_API pm_status pm_engine_info(const pm_engine *engine, pm_info *out);
 
 /* What an engine has done since it was opened, and what it does now. */
 typedef struct pm_stats {
-    int32_t n_running, n_waiting; /* requests */
-    int64_t n_waiting_token;      /* prompt tokens of the waiting */
+    int32_t n_running, n_waiting;                  /* requests */
+    int64_t n_waiting_token;                       /* prompt tokens of the waiting */
     int64_t n_block, n_block_used, n_block_cached; /* of the KV cache; cached: free, but holding
                                                       a prefix that may be asked for again */
     uint64_t prefix_queries, prefix_hits;          /* prompt tokens looked up and found */
@@ -232,12 +232,14 @@ PM_API pm_status pm_generate_ids(pm_engine *engine, const int32_t *ids, size_t n
 typedef struct pm_request pm_request;
 
 /* Called once, last, on the engine's thread: PM_OK with the result, or the failure and its
- * sentence. Callbacks must not block and may not call functions on their request but pm_cancel. */
+ * sentence. Callbacks must not block and may not call functions on their request but pm_cancel.
+ */
 typedef void pm_on_end(void *arg, pm_status status, const char *error, const pm_result *result);
 
 /* Queues a generation and returns; params, ids and what they point at are copied. PM_ERR_FULL:
- * the queue's bounds (options max-queue, max-queue-tokens) are reached. PM_ERR_TOO_LONG: prompt
- * and one token do not fit the context. end may be NULL. */
+ * the queue's bounds (options max-queue, max-queue-tokens) are reached. PM_ERR_TOO_LONG: the
+ * prompt does not fit the context or the cache. call and end may be NULL. Requests are freed
+ * before their engine is closed. */
 PM_API pm_status pm_submit(pm_request **out, pm_engine *engine, const int32_t *ids, size_t n_id,
                            const pm_params *params, pm_on_token *call, pm_on_end *end,
                            void *arg);
