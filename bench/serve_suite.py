@@ -71,12 +71,6 @@ def machine():
     return f"{len(names)} x {names[0]}"
 
 
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def median(rows, key):
     return statistics.median(r[key] for r in rows)
 
@@ -93,9 +87,9 @@ def overhead(s):
             for c in (1, 8, 32):
                 n = c * rounds
                 inside = s.batch(c, 128, 128, rounds)
-                before = cpu_seconds(server.pid)
+                before = server.cpu_seconds()
                 http = s.serve(server, "-c", c, "-n", n, "--input-len", 128, "--output-len", 128, "--ignore-eos", "-s", 1 + repeat)
-                http["server_cpu_seconds"] = cpu_seconds(server.pid) - before
+                http["server_cpu_seconds"] = server.cpu_seconds() - before
                 rows.append({"concurrency": c, "in_process": inside, "http": http})
         plain = {}
         for name, more in (("/health/live", ()), ("/v1/models", ()), ("/tokenize", ("--extra-body", json.dumps({"prompt": "def add(a, b):" * 8})))):
