@@ -78,7 +78,7 @@ static const struct command report_command = {
     .run = bench_report,
 };
 
-static const struct command serve_command = {
+static const struct command load_command = {
     .name = "bench serve",
     .summary = "a server under load, as its clients see it",
     .arguments = "",
@@ -141,7 +141,7 @@ static const struct {
     const struct command *command;
 } parts[] = {
     {"model", &model_command},     {"batch", &batch_command}, {"schedule", &schedule_command},
-    {"kernels", &kernels_command}, {"peaks", &peaks_command}, {"serve", &serve_command},
+    {"kernels", &kernels_command}, {"peaks", &peaks_command}, {"serve", &load_command},
     {"report", &report_command},
 };
 enum { N_PART = sizeof parts / sizeof *parts };

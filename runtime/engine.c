@@ -125,6 +125,9 @@ pm_status pm_engine_open(pm_engine **out, const char *path, const pm_options *op
     TRY_DONE(open_scheduler(e, options));
     TRY_DONE(engine_batch_open(&e->batch, e->model));
     TRY_DONE(open_tools(e));
+    TRY_DONE(alloc_array(&e->told, (size_t)model_limits(e->model)->max_seq, sizeof *e->told,
+                         "requests"));
+    e->overlaps = model_overlaps(e->model);
     *out = e;
     e = NULL;
 done:
@@ -150,6 +153,7 @@ void pm_engine_close(pm_engine *e)
     engine_batch_close(&e->batch);
     sampler_close(e->tools.sampler);
     free(e->tools.allowed);
+    free(e->told);
     grammar_vocabulary_close(e->vocabulary);
     model_close(e->model);
     tokenizer_close(e->tokenizer);

@@ -80,6 +80,10 @@ if(PM_CUDA_INCLUDE)
   add_dependencies(bench_device_test_emu nvml_fake)
   set_property(TEST bench_device_test_emu APPEND PROPERTY
     ENVIRONMENT "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/fake")
+  # Which kernel computes attention follows from the device alone.
+  add_test(NAME attention_test_emu_sm80 COMMAND attention_test_emu)
+  set_tests_properties(attention_test_emu_sm80 PROPERTIES LABELS emu TIMEOUT 1800
+    ENVIRONMENT "POLYMATH_TEST_BACKEND=cuda;POLYMATH_TEST_DEVICE=cuda:0;EMU_CC=80")
   add_subdirectory(emu)
 else()
   message(STATUS "Tests of the CUDA kernels on the emulator: left out (no CUDA headers)")

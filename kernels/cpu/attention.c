@@ -106,7 +106,9 @@ static void scores(const struct span *s, const struct query *query, int n, int f
         tile.packed = converted;
     }
     for (int j = first; j < end; j += tile.n_w) {
-        tile.n_w = (int)min_i64(rows - j % rows, end - j);
+        /* Tiles of several blocks begin where a block does. */
+        int most = j % KV_BLOCK ? (int)min_i64(rows, KV_BLOCK) : rows;
+        tile.n_w = (int)min_i64(most - j % most, end - j);
         point_keys(s, &tile, j, rows);
         tile.y = score + (j - first / MIX_ROWS * MIX_ROWS);
         map->tile(&tile);

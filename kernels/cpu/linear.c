@@ -350,7 +350,7 @@ static void cut(struct linear_call *call, int i, int e, int64_t chunk_bytes)
     const struct linear *op = &call->op[i];
     struct map_plan *plan = &call->plan[i];
     const struct micro_map *map = &call->d->micro->map[op->w[e].type];
-    int64_t n = op->y.cols, rows = micro_rows(map);
+    int64_t n = op->y.cols, rows = map->pack ? MICRO_PACKED_GROUP : MICRO_ROWS;
     int64_t row_bytes = plan->x ? plan->x_stride : op->x.cols * (int64_t)sizeof(float);
     int64_t chunk = min_i64(MAX_CHUNK, max_i64(1, chunk_bytes / column_bytes(op, e)));
     plan->n_chunk = ceil_div(n, chunk);
@@ -476,7 +476,7 @@ static void point_next(struct tile *tile, const struct tensor *w, int64_t row)
         tile->next[j] = (const char *)w->data + min_i64(row + j, w->rows - 1) * w->stride;
     }
     tile->ahead = tile->next[0];
-    tile->ahead_bytes = min_i64(MICRO_PACKED_ROWS, w->rows - row) * w->stride;
+    tile->ahead_bytes = MICRO_PACKED_GROUP * w->stride;
 }
 
 /* sum[r, n] = w[column + n] x[r] for the task's rows and columns. Row after_row of `after` is
@@ -504,6 +504,7 @@ static void run_columns(const struct linear_call *call, const struct task *task,
         tile.y = sum + n;
         point_w(&tile, w, task->column + n, rows);
         tile.next[0] = tile.ahead = NULL;
+        tile.ahead_bytes = MICRO_PACKED_GROUP * w->stride;
         if (!last) {
             point_next(&tile, w, task->column + n + rows);
         } else if (after) {

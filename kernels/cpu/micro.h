@@ -13,16 +13,17 @@
 #include "kernels/kernels.h"
 
 enum {
-    MICRO_ROWS = 8,         /* weight rows of a tile, */
-    MICRO_PACKED_ROWS = 32, /* of one that takes packed rows of x, */
-    MICRO_PACKED_X = 256,   /* and so many of them at most */
-    MICRO_PACKED_STEP = 32, /* values to whose multiple they are filled up with zeros */
-    MICRO_MIX_DIM = 16,     /* see struct mix */
-    MICRO_K = 768,          /* most values of K that a vector tile widens at a time */
-    MICRO_ROOM = 17 << 10,  /* floats: widened weights, sums */
-    MICRO_ALIGNMENT = 64,   /* of rooms and of rows of converted activations */
-    F8_BLOCK = 128,         /* a scale of F8_E4M3 covers 128 x 128 values */
-    MXFP4_BLOCK = 32,       /* a scale of MXFP4 covers 32 values of a row */
+    MICRO_ROWS = 8,          /* weight rows of a tile, */
+    MICRO_PACKED_ROWS = 128, /* of one that takes packed rows of x, */
+    MICRO_PACKED_GROUP = 32, /* best a multiple of this, */
+    MICRO_PACKED_X = 256,    /* and so many of them at most */
+    MICRO_PACKED_STEP = 32,  /* values to whose multiple they are filled up with zeros */
+    MICRO_MIX_DIM = 16,      /* see struct mix */
+    MICRO_K = 768,           /* most values of K that a vector tile widens at a time */
+    MICRO_ROOM = 17 << 10,   /* floats: widened weights, sums */
+    MICRO_ALIGNMENT = 64,    /* of rooms and of rows of converted activations */
+    F8_BLOCK = 128,          /* a scale of F8_E4M3 covers 128 x 128 values */
+    MXFP4_BLOCK = 32,        /* a scale of MXFP4 covers 32 values of a row */
 };
 
 /* y[i, j] = sum over k of w[j][k] x[i][k], for j < n_w and i < n_x. */
@@ -44,7 +45,7 @@ struct tile {
     const char *next[MICRO_ROWS];
     int64_t next_bytes; /* bytes in each of them */
     const char *ahead;
-    int64_t ahead_bytes;
+    int64_t ahead_bytes; /* of MICRO_PACKED_GROUP weight rows, or 0: nothing ahead */
 };
 
 /* How weights of one type are multiplied. */

@@ -49,7 +49,8 @@ enum {
     PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
 };
 
-_Static_assert(MICRO_PACKED_ROWS == 2 * SIDE, "two registers of weight rows");
+_Static_assert(MICRO_PACKED_ROWS % MICRO_PACKED_GROUP == 0 && MICRO_PACKED_GROUP == 2 * SIDE,
+               "two registers of weight rows");
 _Static_assert(MICRO_ROOM * sizeof(float) >=
                    PANEL_BYTES + (2 * MICRO_PACKED_X / SIDE + 4) * SUMS * sizeof(float),
                "a panel, all sums, and those of a block of E4M3");
@@ -111,15 +112,15 @@ struct ahead {
     int n;                  /* lines a step */
 };
 
-static struct ahead plan_ahead(const struct tile *t, int64_t n_step)
+/* A range of `bytes`, while so many steps run. */
+static struct ahead plan_ahead(const char *range, int64_t bytes, int64_t n_step)
 {
     struct ahead a = {.n = 0};
-    int64_t n_page = (t->ahead_bytes + PAGE - 1) / PAGE,
-            n_turn = (n_page + STREAMS - 1) / STREAMS;
-    if (!t->ahead) return a;
+    int64_t n_page = (bytes + PAGE - 1) / PAGE, n_turn = (n_page + STREAMS - 1) / STREAMS;
+    if (!range || bytes == 0) return a;
     a.span = (n_page + n_turn - 1) / n_turn * PAGE;
-    a.line = t->ahead;
-    a.end = t->ahead + a.span;
+    a.line = range;
+    a.end = range + a.span;
     a.turns = PAGE / LINE;
     a.n = (int)((n_turn * a.span / LINE + n_step - 1) / n_step);
     return a;
@@ -140,7 +141,14 @@ ALWAYS_INLINE void fetch_ahead(struct ahead *a)
     }
 }
 
-/* One part of K for 16 or 32 weight rows and up to 32 rows of x. */
+/* Up to 32 weight rows of a tile. */
+struct group {
+    const void *const *w, *const *w_scale;
+    int n_w;
+    float *y;
+};
+
+/* One part of K for such a group and up to 32 rows of x. */
 struct part {
     const char *w[2]; /* of each 16 rows */
     int64_t w_stride;
@@ -148,6 +156,7 @@ struct part {
     int64_t x_step[2]; /* bytes of a step: 16 pairs for each row of x */
     int64_t n_step;
     struct ahead *ahead;
+    int n0, n1; /* rows of x for which the registers are shaped */
 };
 
 /* n_a and n_b are constants: registers of weights and of x. */
@@ -313,20 +322,19 @@ void amx_pack(void *to, const float *const *x, int n_x, int64_t k)
 
 /* Values k .. end - 1 of the weight rows, as bf16 in the tile's room; zeros where rows or
  * values end before registers do. */
-static void widen(const struct tile *t, pm_dtype type, int64_t k, int64_t end)
+static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, uint16_t *panel)
 {
-    uint16_t *panel = (uint16_t *)(void *)t->room;
     for (int j = 0; j < 2 * SIDE; j++, panel += PANEL) {
-        const char *w = t->w[j];
+        const char *w = g->w[j];
         for (int64_t i = k; i < end; i += STEP) {
             __mmask32 mask = end - i >= STEP ? ~0u : (1u << (end - i)) - 1;
             pairs v = _mm512_setzero_si512();
-            if (j < t->n_w && type == PM_BF16) v = _mm512_maskz_loadu_epi16(mask, w + 2 * i);
-            if (j < t->n_w && type == PM_F8_E4M3)
+            if (j < g->n_w && type == PM_BF16) v = _mm512_maskz_loadu_epi16(mask, w + 2 * i);
+            if (j < g->n_w && type == PM_F8_E4M3)
                 v = pairs_from_e4m3(_mm256_maskz_loadu_epi8(mask, w + i));
-            if (j < t->n_w && type == PM_MXFP4)
+            if (j < g->n_w && type == PM_MXFP4)
                 v = pairs_from_e2m1((const uint8_t *)w + i / 2,
-                                    ((const uint8_t *)t->w_scale[j])[i / MXFP4_BLOCK]);
+                                    ((const uint8_t *)g->w_scale[j])[i / MXFP4_BLOCK]);
             _mm512_storeu_si512(panel + (i - k), v);
         }
     }
@@ -334,7 +342,7 @@ static void widen(const struct tile *t, pm_dtype type, int64_t k, int64_t end)
 
 /* total += scale * sum for the registers of a block of rows of x; row m of a register belongs
  * to weight row m. */
-static void add_scaled(const struct tile *t, float *total, const float *sum, int64_t block,
+static void add_scaled(const struct group *g, float *total, const float *sum, int64_t block,
                        int n0, int n1)
 {
     for (int r = 0; r < 4; r++) {
@@ -342,8 +350,8 @@ static void add_scaled(const struct tile *t, float *total, const float *sum, int
         for (int m = 0; m < SIDE && n; m++) {
             int j = r / 2 * SIDE + m;
             float scale, *to = total + r * SUMS + m * n;
-            if (j >= t->n_w) break;
-            memcpy(&scale, (const char *)t->w_scale[j] + block * (int64_t)sizeof scale,
+            if (j >= g->n_w) break;
+            memcpy(&scale, (const char *)g->w_scale[j] + block * (int64_t)sizeof scale,
                    sizeof scale);
             __m512 v = _mm512_maskz_loadu_ps(first(n), sum + r * SUMS + m * n);
             __m512 before = _mm512_maskz_loadu_ps(first(n), to);
@@ -354,17 +362,18 @@ static void add_scaled(const struct tile *t, float *total, const float *sum, int
 }
 
 /* Steps p->n_step of E4M3 from step 0 of block `block` on, block by block. */
-static void run_blocks(const struct tile *t, struct part p, float *total, float *sum,
-                       int64_t block, int n_a, int n0, int n1)
+static void run_blocks(const struct group *g, struct part p, float *total, float *sum,
+                       int64_t block)
 {
     enum { BLOCK_STEPS = F8_BLOCK / STEP };
     int64_t n_step = p.n_step;
+    int n_a = g->n_w > SIDE ? 2 : 1;
     for (int64_t i = 0; i < n_step; i += BLOCK_STEPS, block++) {
         p.n_step = min_i64(BLOCK_STEPS, n_step - i);
         clear_sums();
-        run_steps(&p, n_a, n1 ? 2 : 1);
-        store_sums(sum, n_a, n0, n1);
-        add_scaled(t, total, sum, block, n0, n1);
+        run_steps(&p, n_a, p.n1 ? 2 : 1);
+        store_sums(sum, n_a, p.n0, p.n1);
+        add_scaled(g, total, sum, block, p.n0, p.n1);
         for (int j = 0; j < 2; j++) {
             p.w[j] += BLOCK_STEPS * LINE;
             p.x[j] += BLOCK_STEPS * p.x_step[j];
@@ -373,74 +382,95 @@ static void run_blocks(const struct tile *t, struct part p, float *total, float 
 }
 
 /* Where a part of K ends that begins at k, and where its weights are. */
-static int64_t place_weights(const struct tile *t, pm_dtype type, int64_t k, struct part *p)
+static int64_t place_weights(const struct tile *t, const struct group *g, pm_dtype type,
+                             int64_t k, struct part *p)
 {
     int64_t whole = t->k / STEP * STEP, end = min_i64(t->k, k + PANEL);
-    p->w[0] = (const char *)t->w[0] + 2 * k;
-    p->w[1] = (const char *)t->w[SIDE] + 2 * k;
-    p->w_stride = (const char *)t->w[1] - (const char *)t->w[0];
-    if (type == PM_BF16 && t->n_w % SIDE == 0 && k < whole) return whole;
-    widen(t, type, k, end);
+    p->w[0] = (const char *)g->w[0] + 2 * k;
+    p->w[1] = (const char *)g->w[SIDE] + 2 * k;
+    p->w_stride = (const char *)g->w[1] - (const char *)g->w[0];
+    if (type == PM_BF16 && g->n_w % SIDE == 0 && k < whole) return whole;
+    widen(g, type, k, end, (uint16_t *)(void *)t->room);
     p->w_stride = PANEL * (int64_t)sizeof(uint16_t);
     p->w[0] = (const char *)t->room;
     p->w[1] = p->w[0] + SIDE * p->w_stride;
     return end;
 }
 
-/* The part of K from step `step` on for all rows of x: sums are [n_x / 16][2 or 1][16][n]. */
-static void run_part(const struct tile *t, pm_dtype type, int64_t step, struct part *p,
-                     float *sums)
+/* Points a part at the block of rows of x from row i on and shapes the registers. */
+static void place_x(const struct tile *t, int i, int64_t step, struct part *p)
 {
-    int n_a = t->n_w > SIDE ? 2 : 1, was0 = 0, was1 = 0;
     int64_t all_steps = (t->k + STEP - 1) / STEP;
+    int n0 = (int)min_i64(SIDE, t->n_x - i), n1 = (int)min_i64(SIDE, t->n_x - i - n0);
+    const char *x = (const char *)t->packed + i * all_steps * LINE;
+    p->x_step[0] = (int64_t)n0 * LINE;
+    p->x_step[1] = (int64_t)n1 * LINE;
+    p->x[0] = x + step * p->x_step[0];
+    p->x[1] = x + all_steps * p->x_step[0] + step * p->x_step[1];
+    if (n0 != p->n0 || n1 != p->n1) configure(n0, n1);
+    p->n0 = n0;
+    p->n1 = n1;
+}
+
+/* The part of K from step `step` on for all rows of x, in blocks with four registers of sums.
+ */
+static void run_part(const struct tile *t, const struct group *g, pm_dtype type, int64_t step,
+                     struct part *p)
+{
+    float *sums = t->room + PANEL_BYTES / sizeof(float);
     float *block_sums = sums + 2 * MICRO_PACKED_X / SIDE * SUMS;
+    int n_a = g->n_w > SIDE ? 2 : 1;
     for (int i = 0; i < t->n_x; i += 2 * SIDE, sums += 4 * SUMS) {
-        int n0 = (int)min_i64(SIDE, t->n_x - i), n1 = (int)min_i64(SIDE, t->n_x - i - n0);
-        const char *x = (const char *)t->packed + i * all_steps * LINE;
-        p->x_step[0] = (int64_t)n0 * LINE;
-        p->x_step[1] = (int64_t)n1 * LINE;
-        p->x[0] = x + step * p->x_step[0];
-        p->x[1] = x + all_steps * p->x_step[0] + step * p->x_step[1];
-        if (n0 != was0 || n1 != was1) configure(n0, n1);
-        was0 = n0;
-        was1 = n1;
+        place_x(t, i, step, p);
         if (type == PM_F8_E4M3) {
             if (step == 0) memset(sums, 0, 4 * SUMS * sizeof *sums);
-            run_blocks(t, *p, sums, block_sums, step * STEP / F8_BLOCK, n_a, n0, n1);
+            run_blocks(g, *p, sums, block_sums, step * STEP / F8_BLOCK);
+            continue;
+        }
+        if (step == 0) {
+            clear_sums();
         } else {
-            if (step == 0) {
-                clear_sums();
-            } else {
-                load_sums(sums, n_a, n0, n1);
-            }
-            run_steps(p, n_a, n1 ? 2 : 1);
-            store_sums(sums, n_a, n0, n1);
+            load_sums(sums, n_a, p->n0, p->n1);
+        }
+        run_steps(p, n_a, p->n1 ? 2 : 1);
+        store_sums(sums, n_a, p->n0, p->n1);
+    }
+}
+
+static void finish_group(const struct tile *t, const struct group *g)
+{
+    const float *sums = t->room + PANEL_BYTES / sizeof(float);
+    for (int i = 0; i < t->n_x; i += 2 * SIDE, sums += 4 * SUMS) {
+        for (int r = 0; r < 4; r++) {
+            int row = i + r % 2 * SIDE, w = r / 2 * SIDE;
+            if (row >= t->n_x || w >= g->n_w) continue;
+            store_y(g->y + row * t->y_stride + w, t->y_stride, sums + r * SUMS,
+                    (int)min_i64(SIDE, t->n_x - row), (int)min_i64(SIDE, g->n_w - w));
         }
     }
 }
 
 ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
 {
-    float *sums = t->room + PANEL_BYTES / sizeof(float);
     int64_t n_step = (t->k + STEP - 1) / STEP, n_block = (t->n_x + 2 * SIDE - 1) / (2 * SIDE);
-    struct ahead ahead = plan_ahead(t, n_step * n_block);
-    struct part p = {.ahead = &ahead};
-    assert(t->n_x <= MICRO_PACKED_X && t->room);
+    struct part p = {.n0 = 0};
+    assert(t->n_x <= MICRO_PACKED_X);
     if (t->n_x == 0) return;
-    for (int64_t k = 0, end; k < t->k; k = end) {
-        end = place_weights(t, type, k, &p);
-        p.n_step = (end - k + STEP - 1) / STEP;
-        run_part(t, type, k / STEP, &p, sums);
+    for (int row = 0; row < t->n_w; row += 2 * SIDE) {
+        bool last = row + 2 * SIDE >= t->n_w;
+        struct group g = {t->w + row, t->w_scale + row, (int)min_i64(2 * SIDE, t->n_w - row),
+                          t->y + row};
+        struct ahead ahead = plan_ahead(last ? t->ahead : t->w[row + 2 * SIDE], t->ahead_bytes,
+                                        n_step * n_block);
+        p.ahead = &ahead;
+        for (int64_t k = 0, end; k < t->k; k = end) {
+            end = place_weights(t, &g, type, k, &p);
+            p.n_step = (end - k + STEP - 1) / STEP;
+            run_part(t, &g, type, k / STEP, &p);
+        }
+        finish_group(t, &g);
     }
     _tile_release();
-    for (int i = 0; i < t->n_x; i += 2 * SIDE, sums += 4 * SUMS) {
-        for (int r = 0; r < 4; r++) {
-            int row = i + r % 2 * SIDE, w = r / 2 * SIDE;
-            if (row >= t->n_x || w >= t->n_w) continue;
-            store_y(t->y + row * t->y_stride + w, t->y_stride, sums + r * SUMS,
-                    (int)min_i64(SIDE, t->n_x - row), (int)min_i64(SIDE, t->n_w - w));
-        }
-    }
 }
 
 void amx_tile_bf16(const struct tile *t)

@@ -86,6 +86,7 @@ pm_status cuda_unpermute(struct device *d, const struct gate *gate, struct tenso
                          struct tensor x, const struct routing *routing, float factor);
 
 /* linear.c */
+pm_status cuda_check_linear(const struct linear *op);
 pm_status cuda_linear(struct device *d, const struct linear *op, int n_op);
 
 #ifdef __cplusplus

@@ -145,6 +145,8 @@ static pm_status cuda_upload(struct device *d, void *to, const void *from, size_
     const void *source = from;
     bool small = bytes <= STAGING_BYTES / 4;
     if (bytes == 0) return PM_OK;
+    /* Kernels run on the calling thread's device; each step begins with an upload. */
+    TRY(cuda_check(cudaSetDevice(d->index), "choosing the device"));
     if (small) {
         if (bytes > STAGING_BYTES - d->staged) TRY(cuda_sync(d));
         source = memcpy(d->staging + d->staged, from, bytes);
@@ -296,6 +298,7 @@ const struct kernels cuda_kernels = {
     .mark_free = cuda_mark_free,
     .facts = cuda_facts,
     .explain = cuda_explain,
+    .check_linear = cuda_check_linear,
     .measure = cuda_measure,
     .embed = cuda_embed,
     .norm = cuda_norm,

@@ -295,10 +295,11 @@
   async function connect() {
     const m = (await ask("/v1/models")).data[0];
     state.model = m.id;
-    const experts = m.experts ? `, ${m.experts} experts, ${m.experts_per_token} of them a token` : "";
-    $("model").textContent = `${m.id}, context ${m.max_model_len}${experts}`;
-    $("mode").value = m.chat_template ? "chat" : "complete";
-    $("mode").options[0].disabled = !m.chat_template;
+    const f = m.meta;
+    const experts = f.n_expert ? `, ${f.n_expert} experts, ${f.n_expert_per_token} of them a token` : "";
+    $("model").textContent = `${m.id} on ${f.device}, context ${m.max_model_len}${experts}`;
+    $("mode").value = f.chat ? "chat" : "complete";
+    $("mode").options[0].disabled = !f.chat;
     mode();
   }
 

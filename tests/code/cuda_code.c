@@ -38,6 +38,7 @@ static const struct rule {
     {"sm90_shapeIL8pm_dtype3E", 90, 90, {"HGMMA_R", "UTMALDG", "LDGSTS"}}, /* F8_E4M3 */
     {"sm90_shapeIL8pm_dtype4E", 90, 90, {"HGMMA_R", "UTMALDG", "LDGSTS"}}, /* MXFP4 */
     {"mma_kernelI", 80, 100, {"HMMA", "LDSM", "LDGSTS"}},
+    {"attend_wgmma", 90, 90, {"HGMMA", "HGMMA_R", "LDGSTS"}},
     {"attend_mma", 80, 100, {"HMMA", "LDSM", "LDGSTS"}},
     {"wgmma_kernel", 90, 90, {"HGMMA"}},
 };

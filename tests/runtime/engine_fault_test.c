@@ -12,8 +12,11 @@
 
 #include "engine_helper.h"
 
-pm_status __real_model_forward(struct model *m, const struct batch *b, float *logits);
-pm_status __wrap_model_forward(struct model *m, const struct batch *b, float *logits);
+pm_status __real_model_begin(struct model *m, const struct batch *b);
+pm_status __real_model_end(struct model *m, float *logits);
+pm_status __wrap_model_begin(struct model *m, const struct batch *b);
+pm_status __wrap_model_end(struct model *m, float *logits);
+bool __wrap_model_overlaps(const struct model *m);
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t n);
@@ -31,10 +34,11 @@ static void wait_ms(long ms)
 
 /* ------------------------------------------------------------------ the model */
 
-enum fault { FAULT_NONE, FAULT_NAN, FAULT_FAIL, FAULT_HANG };
+enum fault { FAULT_NONE, FAULT_NAN, FAULT_FAIL, FAULT_FAIL_LATE, FAULT_HANG };
 
 static struct {
     atomic_int fault, countdown; /* steps until it happens */
+    int now;                     /* in the step in flight; the engine's thread */
     atomic_bool hanging, go_on;
 } model_fault;
 
@@ -45,24 +49,46 @@ static void break_model(enum fault fault, int countdown)
     atomic_store(&model_fault.fault, fault);
 }
 
-pm_status __wrap_model_forward(struct model *m, const struct batch *b, float *logits)
+/* Whether the fault is due in the step that begins now. */
+static bool is_due(const struct batch *b)
 {
     int fault = atomic_load(&model_fault.fault);
-    size_t vocab = (size_t)model_config(m)->vocab;
-    if (fault == FAULT_NONE || atomic_fetch_sub(&model_fault.countdown, 1) > 0 ||
-        (fault == FAULT_NAN && b->n_out < 2)) {
-        return __real_model_forward(m, b, logits);
-    }
-    atomic_store(&model_fault.fault, FAULT_NONE);
+    if (fault == FAULT_NONE || atomic_fetch_sub(&model_fault.countdown, 1) > 0) return false;
+    return fault != FAULT_NAN || b->n_out >= 2;
+}
+
+pm_status __wrap_model_begin(struct model *m, const struct batch *b)
+{
+    int fault = FAULT_NONE;
+    if (is_due(b)) fault = atomic_exchange(&model_fault.fault, FAULT_NONE);
     if (fault == FAULT_FAIL) return fail(PM_ERR_DEVICE, "the device fell off its bus");
-    atomic_store(&model_fault.hanging, true);
-    while (fault == FAULT_HANG && !atomic_load(&model_fault.go_on)) {
+    model_fault.now = fault;
+    return __real_model_begin(m, b);
+}
+
+pm_status __wrap_model_end(struct model *m, float *logits)
+{
+    size_t vocab = (size_t)model_config(m)->vocab;
+    if (model_fault.now == FAULT_FAIL_LATE) {
+        return fail(PM_ERR_DEVICE, "the device fell off its bus");
+    }
+    atomic_store(&model_fault.hanging, model_fault.now == FAULT_HANG);
+    while (model_fault.now == FAULT_HANG && !atomic_load(&model_fault.go_on)) {
         wait_ms(1);
     }
     atomic_store(&model_fault.hanging, false);
-    TRY(__real_model_forward(m, b, logits));
-    if (fault == FAULT_NAN) logits[vocab + 5] = NAN; /* the second output */
+    TRY(__real_model_end(m, logits));
+    if (model_fault.now == FAULT_NAN) logits[vocab + 5] = NAN; /* the second output */
     return PM_OK;
+}
+
+/* Engines opened while this is set tell a step while the next is computed. */
+static bool pretend_to_overlap;
+
+bool __wrap_model_overlaps(const struct model *m)
+{
+    (void)m;
+    return pretend_to_overlap;
 }
 
 static void submit_all(pm_engine *e, struct heard *h)
@@ -121,7 +147,7 @@ static void a_failed_step_ends_who_runs_and_the_engine_goes_on(void **state)
     (void)state;
     for (int step = 0; step < 9; step += 4) {
         n_failed = 0;
-        break_model(FAULT_FAIL, step);
+        break_model(step == 4 ? FAULT_FAIL_LATE : FAULT_FAIL, step);
         submit_all(e, h);
         for (int i = 0; i < N_PROMPT; i++) {
             if (finish_status(&h[i]) == PM_OK) {
@@ -281,14 +307,87 @@ static void every_allocation_of_a_generation_may_fail(void **state)
     free(h);
 }
 
+/* ------------------------------------------------------------------ overlap */
+
+static void telling_late_changes_nothing(void **state)
+{
+    pm_engine *e = open_engine(NULL);
+    struct heard *h = calloc(N_PROMPT, sizeof *h);
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        serves_on(e, h);
+    }
+    pm_engine_close(e);
+    free(h);
+}
+
+/* Stop texts, callbacks that want no more, and cancels, found while the next row is computed.
+ */
+static void who_ends_while_the_next_row_is_computed_ends_once(void **state)
+{
+    static const char *const stop[] = {"e"};
+    static const char *const pairs[] = {"kv-tokens", "96", NULL};
+    pm_engine *e = open_engine(pairs);
+    struct heard *h = calloc(N_PROMPT, sizeof *h);
+    const struct heard *want = heard_alone();
+    (void)state;
+    for (int i = 0; i < N_PROMPT; i++) {
+        pm_params p = params_of(i);
+        if (i % 4 == 1) {
+            p.stop = stop;
+            p.n_stop = 1;
+        }
+        h[i].stop_after = i % 4 == 2 ? 5 : i % 4 == 3 ? 7 : 0;
+        h[i].cancel = i % 4 == 3;
+        submit(e, &h[i], prompts[i], &p);
+    }
+    for (int i = 0; i < N_PROMPT; i++) {
+        pm_finish finish_of[] = {PM_FINISH_LENGTH, PM_FINISH_STOP, PM_FINISH_CALLER,
+                                 PM_FINISH_CALLER};
+        finish(&h[i]);
+        assert_int_equal(h[i].result.finish, finish_of[i % 4]);
+        assert_memory_equal(h[i].id, want[i].id, (size_t)h[i].n * sizeof *h[i].id);
+        if (i % 4 == 0) same(&want[i], &h[i], i);
+        if (i % 4 == 1) assert_null(memchr(h[i].text, 'e', h[i].n_text));
+        if (i % 4 == 2) assert_int_equal(h[i].n, 5);
+        if (i % 4 == 3) assert_true(h[i].n == 7 || h[i].n == 8); /* one was on its way */
+    }
+    nothing_held(e);
+    pm_engine_close(e);
+    free(h);
+}
+
+static int overlap(void **state)
+{
+    (void)state;
+    pretend_to_overlap = true;
+    return 0;
+}
+
+static int no_overlap(void **state)
+{
+    (void)state;
+    pretend_to_overlap = false;
+    return 0;
+}
+
+/* Each test on a device that computes while the host tells, too. */
+#define BOTH(test)                                                                             \
+    cmocka_unit_test(test),                                                                    \
+    {                                                                                          \
+#test " (overlap)", test, overlap, no_overlap, NULL                                    \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_that_are_not_numbers_end_their_request_alone),
-        cmocka_unit_test(a_failed_step_ends_who_runs_and_the_engine_goes_on),
-        cmocka_unit_test(a_stuck_device_is_seen_and_nobody_else_gets_stuck),
-        cmocka_unit_test(every_allocation_of_a_submission_may_fail),
-        cmocka_unit_test(every_allocation_of_a_generation_may_fail),
+        BOTH(logits_that_are_not_numbers_end_their_request_alone),
+        BOTH(a_failed_step_ends_who_runs_and_the_engine_goes_on),
+        BOTH(a_stuck_device_is_seen_and_nobody_else_gets_stuck),
+        BOTH(every_allocation_of_a_submission_may_fail),
+        BOTH(every_allocation_of_a_generation_may_fail),
+        BOTH(telling_late_changes_nothing),
+        BOTH(who_ends_while_the_next_row_is_computed_ends_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -530,7 +530,7 @@ static void a_long_prompt_does_not_slow_others_beyond_the_stretch(void **state)
     struct small t =
         open_small((struct scheduler_options){.max_row = 512, .max_seq = 16, .stretch = 2});
     struct schedule_request *prompt;
-    int n_over = 0, n_step = 0;
+    int n_over = 0, n_pure = 0, n_step = 0;
     int64_t sum = 0;
     (void)state;
     for (int i = 0; i < 8; i++) {
@@ -549,6 +549,7 @@ static void a_long_prompt_does_not_slow_others_beyond_the_stretch(void **state)
         us = 1000 + 50 * p->n_prefill;
         assert_int_equal(p->n_decode, 8);
         n_over += us > 2100;
+        n_pure += p->n_prefill == 0;
         sum += us;
         t.now += us;
         {
@@ -566,6 +567,8 @@ static void a_long_prompt_does_not_slow_others_beyond_the_stretch(void **state)
         assert_true(n_step < 1000);
     }
     assert_true(n_over <= n_step / 100 + 3);
+    assert_true(n_pure >=
+                n_step / 70); /* what a step without prompts takes is measured again */
     /* And it is not starved: nearly all that the stretch allows is used. */
     assert_true(n_step < 4000 / 20 * 3 / 2);
     close_small(&t);
@@ -597,6 +600,32 @@ static void keys_share_tokens_not_requests(void **state)
     }
     assert_true(token[0] > 0 && token[1] > 0);
     assert_true(token[0] < 3 * token[1] && token[1] < 3 * token[0]);
+    close_small(&t);
+}
+
+/* Long questions with short answers against short questions with long ones. */
+static void answers_are_paid_like_prompts(void **state)
+{
+    enum { N = 30 };
+    struct small t = open_small((struct scheduler_options){.max_row = 64, .max_seq = 4});
+    struct schedule_request *of[2][N];
+    int n_started[2] = {0};
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        of[0][i] = add(&t, 10, 70, 0, 1, 0);
+        of[1][i] = add(&t, 70, 10, 0, 2, 0);
+    }
+    while (n_started[0] < N && n_started[1] < N && n_started[0] + n_started[1] < 40) {
+        run_step(&t, 100);
+        for (int k = 0; k < 2; k++) {
+            n_started[k] = 0;
+            for (int i = 0; i < N; i++) {
+                n_started[k] += of[k][i]->start_us > 0;
+            }
+        }
+    }
+    /* 80 tokens each, so as many of one kind as of the other, but for a turn of 512 tokens. */
+    assert_true(abs(n_started[0] - n_started[1]) <= 512 / 80 + 2);
     close_small(&t);
 }
 
@@ -697,6 +726,41 @@ static void a_prefix_that_is_being_computed_is_shared(void **state)
     close_small(&t);
 }
 
+static void who_was_put_back_finds_what_it_had(void **state)
+{
+    struct small t = open_small(
+        (struct scheduler_options){.max_row = 80, .max_seq = 1, .prefix_cache = true});
+    struct schedule_request *a = add(&t, 70, 20, 1, 0, 0), *b;
+    (void)state;
+    for (int i = 0; i < 13; i++) { /* to 83 tokens */
+        run_step(&t, 100);
+    }
+    b = add(&t, 20, 1, 0, 0, 0);
+    run_step(&t, 100);
+    assert_true(b->state == SCHEDULE_NONE && a->n_preempted == 1);
+    assert_int_equal(part_of(run_step(&t, 100), a)->n_row, 83 - 80);
+    close_small(&t);
+}
+
+/* When somebody seated before gives way, who follows still gets its block in the same step. */
+static void nobody_is_passed_over_when_another_gives_way(void **state)
+{
+    struct small t =
+        open_small((struct scheduler_options){.max_row = 80, .max_seq = 3, .n_block = 7});
+    struct schedule_request *a = add(&t, 20, 50, 1, 0, 0), *b, *c;
+    (void)state;
+    run_step(&t, 100);
+    b = add(&t, 16, 40, 0, 0, 0);
+    c = add(&t, 16, 40, 0, 0, 0);
+    while (a->n_preempted == 0) {
+        run_step(&t, 100);
+        assert_true(c->state == SCHEDULE_RUNNING);
+    }
+    assert_true(b->n_block == 3 && c->n_block == 3);
+    assert_true(b->n_preempted == 0 && c->n_preempted == 0);
+    close_small(&t);
+}
+
 static void jobs_put_everybody_back(void **state)
 {
     struct small t = open_small(
@@ -724,11 +788,14 @@ int main(void)
         cmocka_unit_test(a_long_prompt_moves_on_among_short_ones),
         cmocka_unit_test(a_long_prompt_does_not_slow_others_beyond_the_stretch),
         cmocka_unit_test(keys_share_tokens_not_requests),
+        cmocka_unit_test(answers_are_paid_like_prompts),
         cmocka_unit_test(a_flood_of_one_key_does_not_hold_up_another),
         cmocka_unit_test(a_lower_priority_number_takes_seats),
         cmocka_unit_test(two_requests_do_not_evict_each_other_for_ever),
         cmocka_unit_test(the_last_token_of_a_cached_prompt_is_computed),
         cmocka_unit_test(a_prefix_that_is_being_computed_is_shared),
+        cmocka_unit_test(who_was_put_back_finds_what_it_had),
+        cmocka_unit_test(nobody_is_passed_over_when_another_gives_way),
         cmocka_unit_test(jobs_put_everybody_back),
         cmocka_unit_test(random_operations_keep_every_promise),
     };
