@@ -105,7 +105,8 @@ try() {
 
 sync_tree
 file='' find='' with='' nth='' test='' in='' env='' args=''
-exec 3<"$root/tests/emu/planted.txt"
+cp "$root/tests/emu/planted.txt" "$work/bugs" # the tree may change meanwhile
+exec 3<"$work/bugs"
 while IFS= read -r line <&3 || [ -n "$line" ]; do
     key=${line%% *}
     value=$(printf '%s' "${line#"$key"}" | sed 's/^ *//; s/ *$//')
