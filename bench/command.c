@@ -1,4 +1,4 @@
-/* command.c - polymath bench: the machine's peaks, operations, and models. */
+/* command.c - polymath bench: the machine's peaks, operations, models, servers, and tables. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,19 +8,47 @@
 
 static const struct command model_command = {
     .name = "bench model",
-    .arguments = "MODEL",
+    .summary = "prompt and generation speed of a model",
+    .arguments = "[MODEL]",
     .about =
         "Measures prompt processing (pp) and generation (tg) of the model in folder MODEL, "
         "with\n"
-        "the share of the machine's measured peaks. Lists take commas: -p 128,512 -d 0,4096.",
-    .min_argument = 1,
+        "the share of the machine's measured peaks. Lists take commas: -p 128,512 -d 0,4096.\n"
+        "Instead of a folder, --synthetic qwen3-30b-a3b makes a random model in the device's "
+        "memory.",
+    .min_argument = 0,
     .max_argument = 1,
     .engine = true,
     .run = bench_model,
 };
 
+static const struct command batch_command = {
+    .name = "bench batch",
+    .summary = "requests that run at once, through the scheduler",
+    .arguments = "MODEL",
+    .about = "Measures how many tokens the model in folder MODEL gives to requests that run at "
+             "once,\nthrough the scheduler: rates, time to the first token and between tokens.",
+    .min_argument = 1,
+    .max_argument = 1,
+    .engine = true,
+    .run = bench_batch,
+};
+
+static const struct command schedule_command = {
+    .name = "bench schedule",
+    .summary = "the scheduler under a load, in simulated time",
+    .arguments = "",
+    .about =
+        "Serves arrivals with the engine's scheduler in simulated time: no model, a step "
+        "takes what\n--cost says. For the choice of --max-seqs, --kv-tokens, --batch and the "
+        "queue's bounds.",
+    .engine = true,
+    .run = bench_schedule,
+};
+
 static const struct command kernels_command = {
     .name = "bench kernels",
+    .summary = "operations of a layer beside the roofline",
     .arguments = "",
     .about =
         "Measures the operations of a layer on shapes of released models, with caches cold, "
@@ -33,10 +61,36 @@ static const struct command kernels_command = {
 
 static const struct command peaks_command = {
     .name = "bench peaks",
+    .summary = "this machine's bandwidth and multiply-add rates",
     .arguments = "",
     .about = "Measures read and copy bandwidth and the multiply-add rates of this machine.",
     .engine = true,
     .run = bench_peaks,
+};
+
+static const struct command report_command = {
+    .name = "bench report",
+    .summary = "result files as one page of tables",
+    .arguments = "FILE...",
+    .about = "Prints result files (-o json of the other benchmarks) as one page of tables.",
+    .min_argument = 1,
+    .max_argument = 16,
+    .run = bench_report,
+};
+
+static const struct command load_command = {
+    .name = "bench serve",
+    .summary = "a server under load, as its clients see it",
+    .arguments = "",
+    .about =
+        "Loads a running OpenAI-compatible server and measures times to the first token and\n"
+        "between tokens, throughput and goodput; docs/benchmarks.md says what is measured "
+        "how.\n"
+        "  polymath bench serve --concurrency 8 -n 200 --input-len 100..500 --ignore-eos\n"
+        "  polymath bench serve --rate 4 --burstiness 0.5 -d 60 --goodput ttft:500,tpot:50\n"
+        "Presets: mixtral-8x7b, deepseek-r1, deepseek-r1-interactive, gpt-oss-120b,\n"
+        "gpt-oss-120b-interactive.",
+    .run = bench_serve,
 };
 
 static pm_status print_peaks(const struct pm_options *o, bool json)
@@ -82,29 +136,35 @@ int bench_peaks(const struct command *self, int argc, char **argv)
     return code;
 }
 
+static const struct {
+    const char *name;
+    const struct command *command;
+} parts[] = {
+    {"model", &model_command},     {"batch", &batch_command}, {"schedule", &schedule_command},
+    {"kernels", &kernels_command}, {"peaks", &peaks_command}, {"serve", &load_command},
+    {"report", &report_command},
+};
+enum { N_PART = sizeof parts / sizeof *parts };
+
 static int run(const struct command *self, int argc, char **argv)
 {
-    (void)self;
-    if (argc > 1 && strcmp(argv[1], "model") == 0) {
-        return bench_model(&model_command, argc - 1, argv + 1);
-    }
-    if (argc > 1 && strcmp(argv[1], "kernels") == 0) {
-        return bench_kernels(&kernels_command, argc - 1, argv + 1);
-    }
-    if (argc > 1 && strcmp(argv[1], "peaks") == 0) {
-        return bench_peaks(&peaks_command, argc - 1, argv + 1);
-    }
     bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
-    fputs("usage: polymath bench model MODEL [options]\n"
-          "       polymath bench kernels [options]\n"
-          "       polymath bench peaks [options]\n",
-          help ? stdout : stderr);
+    (void)self;
+    for (int i = 0; argc > 1 && i < N_PART; i++) {
+        if (strcmp(argv[1], parts[i].name) == 0) {
+            return parts[i].command->run(parts[i].command, argc - 1, argv + 1);
+        }
+    }
+    for (int i = 0; i < N_PART; i++) {
+        fprintf(help ? stdout : stderr, "%s polymath bench %-8s %s\n",
+                i ? "      " : "usage:", parts[i].name, parts[i].command->summary);
+    }
     return help ? EXIT_OK : EXIT_USAGE;
 }
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|kernels|peaks",
-    .summary = "measure a model, its operations, or the machine",
+    .arguments = "model|batch|schedule|kernels|peaks|serve|report",
+    .summary = "measure a model, its operations, the machine, or a server",
     .run = run,
 };

@@ -2,6 +2,7 @@
 #ifndef BENCH_KERNEL_CASE_H
 #define BENCH_KERNEL_CASE_H
 
+#include "bench/baselines.h"
 #include "bench/routing_make.h"
 #include "bench/shapes.h"
 #include "moe/experts.h"
@@ -23,7 +24,7 @@ pm_status arena_matrices(struct arena *a, struct tensor *to, int n, pm_dtype typ
 pm_status arena_bytes(struct arena *a, void *out, const void *from, size_t n, const char *what);
 void arena_free(struct arena *a);
 
-enum { MAX_COPY = 16, MAX_SET = 64 };
+enum { MAX_COPY = 16, MAX_SET = 64, MAX_PRODUCT = 3 };
 
 /* The experts of a shape, in so many copies that no cache holds all. */
 struct expert_copies {
@@ -48,7 +49,10 @@ struct kernel_set {
     float *bias;
     struct attention_rows rows;
     struct kv_layer kv;
-    int n_active; /* experts with rows */
+    int n_active;                        /* experts with rows */
+    int32_t *first;                      /* [E + 1] on the host: an expert's first sorted row */
+    struct product product[MAX_PRODUCT]; /* the operation's, for baselines */
+    int n_product;
 };
 
 struct kernel_case {
@@ -74,9 +78,14 @@ struct kernel_op {
     pm_status (*run)(const struct kernel_case *c, const struct kernel_set *s);
     /* Useful bytes and multiply-adds times two of one run. */
     void (*work)(const struct kernel_case *c, double *bytes, double *flops);
+    /* Its matrix products on rows that are sorted already, or NULL. */
+    pm_status (*products)(struct kernel_case *c, struct kernel_set *s);
 };
 
 extern const struct kernel_op kernel_ops[]; /* ends with a NULL name */
+
+/* Frees what the sets hold on the host. */
+void kernel_sets_free(struct kernel_case *c);
 
 /* kernel_attention.c */
 pm_status attention_prepare_decode(struct kernel_case *c, struct kernel_set *s, int number);

@@ -25,6 +25,27 @@ static pm_status take_rows(struct kernel_case *c, struct tensor *out, pm_dtype t
     return arena_values(&c->arena, &out->data, type, rows * cols, "rows");
 }
 
+/* Where each expert's rows begin when ids are sorted. */
+static pm_status count_rows(const struct kernel_case *c, struct kernel_set *s,
+                            const int32_t *id)
+{
+    const struct gate *g = &c->shape->gate;
+    TRY(alloc_array(&s->first, (size_t)g->n_expert + 1, sizeof *s->first, "routing"));
+    for (int64_t i = 0; i < c->n_row * g->top_k; i++)
+        s->first[id[i] + 1]++;
+    for (int e = 0; e < g->n_expert; e++)
+        s->first[e + 1] += s->first[e];
+    return PM_OK;
+}
+
+void kernel_sets_free(struct kernel_case *c)
+{
+    for (int i = 0; i < MAX_SET; i++) {
+        free(c->set[i].first);
+        c->set[i].first = NULL;
+    }
+}
+
 /* Ids of the case's routing, sorted by expert; with `logits` also what a gate would pick them
  * from. */
 static pm_status take_routing(struct kernel_case *c, struct kernel_set *s, int number,
@@ -39,6 +60,7 @@ static pm_status take_routing(struct kernel_case *c, struct kernel_set *s, int n
     TRY_DONE(alloc_array(&id, n, sizeof *id, "routing"));
     TRY_DONE(routing_ids(c->routing, id, g, c->n_row, (uint64_t)number + 1));
     s->n_active = routing_active(id, g, c->n_row);
+    TRY_DONE(count_rows(c, s, id));
     TRY_DONE(arena_bytes(&c->arena, &r->id, id, n * sizeof *id, "routing"));
     TRY_DONE(arena_bytes(&c->arena, &r->source, id, n * sizeof *id, "routing"));
     TRY_DONE(arena_bytes(&c->arena, &r->place, id, n * sizeof *id, "routing"));
@@ -215,6 +237,41 @@ static void work_layer(const struct kernel_case *c, double *bytes, double *flops
     *flops = 6 * choices(c) * d * f;
 }
 
+/* ------------------------------------------------------------------ for baselines */
+
+static void add_product(const struct kernel_case *c, struct kernel_set *s,
+                        const struct tensor *w, struct tensor x, struct tensor y)
+{
+    s->product[s->n_product++] = (struct product){
+        .w = w, .x = x, .y = y, .first = s->first, .n_expert = c->shape->gate.n_expert};
+}
+
+static pm_status products_down(struct kernel_case *c, struct kernel_set *s)
+{
+    add_product(c, s, s->experts.w_down, inner_rows(c, s), out_rows(c, s));
+    return PM_OK;
+}
+
+/* Gate and up, each with results of its own. */
+static pm_status products_up(struct kernel_case *c, struct kernel_set *s)
+{
+    int64_t n = c->n_row * c->shape->gate.top_k;
+    const struct tensor *w[2] = {s->experts.w_gate, s->experts.w_up};
+    struct tensor x, y;
+    TRY(take_rows(c, &x, c->narrow, n, c->shape->hidden));
+    for (int i = 0; i < 2; i++) {
+        TRY(take_rows(c, &y, c->narrow, n, c->shape->inner));
+        add_product(c, s, w[i], x, y);
+    }
+    return PM_OK;
+}
+
+static pm_status products_layer(struct kernel_case *c, struct kernel_set *s)
+{
+    TRY(products_up(c, s));
+    return products_down(c, s);
+}
+
 /* ------------------------------------------------------------------ around the experts */
 
 static pm_status prepare_norm(struct kernel_case *c, struct kernel_set *s, int number)
@@ -283,26 +340,26 @@ static void work_logits(const struct kernel_case *c, double *bytes, double *flop
 
 const struct kernel_op kernel_ops[] = {
     {"gate", "logits to weights, ids and sorted rows", false, false, true, PEAK_READ,
-     prepare_gate, run_gate, work_gate},
+     prepare_gate, run_gate, work_gate, NULL},
     {"permute", "ids to sorted rows", false, false, true, PEAK_READ, prepare_permute,
-     run_permute, work_permute},
+     run_permute, work_permute, NULL},
     {"up", "gathered rows to gated inner rows of the experts", true, true, true, PEAK_READ,
-     prepare_experts, run_up, work_up},
+     prepare_experts, run_up, work_up, products_up},
     {"down", "inner rows to outputs of the experts", true, true, true, PEAK_READ,
-     prepare_experts, run_down, work_down},
+     prepare_experts, run_down, work_down, products_down},
     {"unpermute", "weighted sum of the experts' outputs", false, false, true, PEAK_COPY,
-     prepare_unpermute, run_unpermute, work_unpermute},
+     prepare_unpermute, run_unpermute, work_unpermute, NULL},
     {"layer", "from logits to the layer's output", true, true, true, PEAK_READ, prepare_experts,
-     run_layer, work_layer},
+     run_layer, work_layer, products_layer},
     {"norm", "RMS norm of rows", false, false, false, PEAK_COPY, prepare_norm, run_norm,
-     work_norm},
+     work_norm, NULL},
     {"logits", "the gate's linear map, float32 weights", false, false, false, PEAK_READ,
-     prepare_logits, run_dense, work_logits},
+     prepare_logits, run_dense, work_logits, NULL},
     {"dense", "the output projection of the attention", false, true, false, PEAK_READ,
-     prepare_dense, run_dense, work_dense},
+     prepare_dense, run_dense, work_dense, NULL},
     {"decode", "attention of one row in each of T sequences", false, false, false, PEAK_READ,
-     attention_prepare_decode, attention_run, attention_work_decode},
+     attention_prepare_decode, attention_run, attention_work_decode, NULL},
     {"prefill", "attention of T rows of one sequence", false, false, false, PEAK_READ,
-     attention_prepare_prefill, attention_run, attention_work_prefill},
-    {NULL, NULL, false, false, false, 0, NULL, NULL, NULL},
+     attention_prepare_prefill, attention_run, attention_work_prefill, NULL},
+    {NULL, NULL, false, false, false, 0, NULL, NULL, NULL, NULL},
 };

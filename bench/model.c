@@ -8,7 +8,10 @@
  *
  * Bytes are the weights that the test needs at least once per step, in their stored type, and
  * the cache that it reads; flops are two per multiply-add of the active parameters and the
- * attention, the output matrix once per step. */
+ * attention, the output matrix once per step. The roof of a test is what its steps would take
+ * if each needed no longer than its bytes at the measured bandwidth or its flops at the
+ * measured peak, whichever is longer: no step can be faster, and few can do both at once. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +20,7 @@
 #include "bench/bench.h"
 #include "bench/stats.h"
 #include "moe/json.h"
+#include "moe/synth.h"
 #include "moe/weights.h"
 #include "runtime/sequence.h"
 
@@ -31,6 +35,7 @@ enum format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON, FORMAT_JSONL };
 
 struct request {
     const char *model;
+    const struct synth_options *synthetic; /* NULL: the checkpoint in folder `model` */
     struct list prompt, generate, depth;
     int repeat;
     enum format format;
@@ -42,6 +47,7 @@ struct result {
     int n, depth, repeat;
     double mean, deviation; /* tokens/s */
     double gbs, gflops;     /* at the mean */
+    double roof;            /* share of it that the mean reaches */
 };
 
 struct bench {
@@ -101,25 +107,33 @@ static pm_status run_once(struct bench *b, bool is_prompt, int n, int depth, dou
     return PM_OK;
 }
 
-/* Weight and cache bytes, and flops, of a whole test. */
-static void test_work(const struct bench *b, bool is_prompt, int n, int depth, double *bytes,
-                      double *flops)
+/* Weight and cache bytes, and flops, of a whole test, and the seconds that it takes at least
+ * with the peaks so far. */
+struct work {
+    double bytes, flops, roof;
+};
+
+static struct work test_work(const struct bench *b, const struct result *r)
 {
     const struct model *m = b->model;
-    int step = is_prompt ? model_limits(m)->max_row : 1;
+    int step = r->is_prompt ? model_limits(m)->max_row : 1;
     double token = (double)model_plan(m)->kv_token_bytes;
-    *bytes = *flops = 0;
-    for (int i = 0; i < n; i += step) {
-        int part = n - i < step ? n - i : step, kv = depth + i + part;
-        *bytes += model_step_bytes(m, part) + token * kv;
-        *flops += part * model_row_flops(m, kv - part / 2, false) +
-                  2.0 * model_config(m)->vocab * model_config(m)->hidden;
+    struct work w = {0, 0, 0};
+    for (int i = 0; i < r->n; i += step) {
+        int part = r->n - i < step ? r->n - i : step, kv = r->depth + i + part;
+        double bytes = model_step_bytes(m, part) + token * kv;
+        double flops = part * model_row_flops(m, kv - part / 2, false) +
+                       2.0 * model_config(m)->vocab * model_config(m)->hidden;
+        w.bytes += bytes;
+        w.flops += flops;
+        w.roof += fmax(bytes / b->peaks.read_gbs, flops / b->flops_peak) / 1e9;
     }
+    return w;
 }
 
 static pm_status run_test(struct bench *b, bool is_prompt, int n, int depth)
 {
-    double rate[MAX_REPEAT], us, bytes, flops;
+    double rate[MAX_REPEAT], us;
     struct result *r = &b->result[b->n_result];
     sequence_rewind(&b->s, 0);
     random_ids(b, depth);
@@ -134,17 +148,12 @@ static pm_status run_test(struct bench *b, bool is_prompt, int n, int depth)
         rate[i] = n * 1e6 / us;
     }
     if (b->q->progress) fputs("\r\033[K", stderr);
-    test_work(b, is_prompt, n, depth, &bytes, &flops);
-    *r = (struct result){is_prompt,
-                         n,
-                         depth,
-                         b->q->repeat,
-                         stats_mean(rate, b->q->repeat),
-                         stats_deviation(rate, b->q->repeat),
-                         0,
-                         0};
-    r->gbs = bytes * r->mean / n / 1e9;
-    r->gflops = flops * r->mean / n / 1e9;
+    *r = (struct result){.is_prompt = is_prompt,
+                         .n = n,
+                         .depth = depth,
+                         .repeat = b->q->repeat,
+                         .mean = stats_mean(rate, b->q->repeat),
+                         .deviation = stats_deviation(rate, b->q->repeat)};
     b->n_result++;
     return PM_OK;
 }
@@ -184,6 +193,14 @@ static pm_status run_tests(struct bench *b)
     }
     TRY(measure_peaks(b));
     choose_peak(b);
+    for (int i = 0; i < b->n_result; i++) {
+        struct result *r = &b->result[i];
+        struct work w = test_work(b, r);
+        double per_second = r->mean / r->n;
+        r->gbs = w.bytes * per_second / 1e9;
+        r->gflops = w.flops * per_second / 1e9;
+        r->roof = w.roof * per_second;
+    }
     return PM_OK;
 }
 
@@ -196,16 +213,17 @@ static void test_name(const struct result *r, char *out, size_t n)
 static void print_md(const struct bench *b, const char *cpu)
 {
     char name[32];
-    printf("| model | device | test | tokens/s | GB/s | of read %.1f | GFLOP/s | of %s %.0f |\n"
-           "|---|---|---|---:|---:|---:|---:|---:|\n",
+    printf("| model | device | test | tokens/s | GB/s | of read %.1f | GFLOP/s | of %s %.0f | "
+           "of roof |\n"
+           "|---|---|---|---:|---:|---:|---:|---:|---:|\n",
            b->peaks.read_gbs, b->flops_type, b->flops_peak);
     for (int i = 0; i < b->n_result; i++) {
         const struct result *r = &b->result[i];
         test_name(r, name, sizeof name);
-        printf("| %s | %s | %s | %.2f ± %.2f | %.2f | %.0f %% | %.1f | %.0f %% |\n",
+        printf("| %s | %s | %s | %.2f ± %.2f | %.2f | %.0f %% | %.1f | %.0f %% | %.0f %% |\n",
                model_config(b->model)->model_type, model_device(b->model), name, r->mean,
                r->deviation, r->gbs, 100 * r->gbs / b->peaks.read_gbs, r->gflops,
-               100 * r->gflops / b->flops_peak);
+               100 * r->gflops / b->flops_peak, 100 * r->roof);
     }
     printf("\n%s, commit %s\n", cpu, pm_commit());
 }
@@ -229,10 +247,10 @@ static void put_row(struct json_out *o, const struct bench *b, const struct resu
         "\"tokens_per_second\": %.4f, \"deviation\": %.4f, \"gigabytes_per_second\": %.4f, "
         "\"share_of_read\": %.4f, \"gigaflops\": %.3f, \"share_of_flops\": %.4f, "
         "\"read_gigabytes_per_second\": %.4f, \"peak_type\": \"%s\", \"peak_gigaflops\": "
-        "%.3f}",
+        "%.3f, \"share_of_roof\": %.4f}",
         c->model_type, total, active, name, r->n, r->depth, r->repeat, r->mean, r->deviation,
         r->gbs, r->gbs / b->peaks.read_gbs, r->gflops, r->gflops / b->flops_peak,
-        b->peaks.read_gbs, b->flops_type, b->flops_peak);
+        b->peaks.read_gbs, b->flops_type, b->flops_peak, r->roof);
 }
 
 static void print_csv(const struct bench *b, const char *cpu)
@@ -240,15 +258,16 @@ static void print_csv(const struct bench *b, const char *cpu)
     char name[32];
     puts("commit,cpu,device,model,test,n,depth,repeat,tokens_per_second,deviation,"
          "gigabytes_per_second,share_of_read,gigaflops,share_of_flops,"
-         "read_gigabytes_per_second,peak_type,peak_gigaflops");
+         "read_gigabytes_per_second,peak_type,peak_gigaflops,share_of_roof");
     for (int i = 0; i < b->n_result; i++) {
         const struct result *r = &b->result[i];
         test_name(r, name, sizeof name);
-        printf(
-            "%s,\"%s\",\"%s\",\"%s\",%s,%d,%d,%d,%.4f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%s,%.3f\n",
-            pm_commit(), cpu, model_device(b->model), b->q->model, name, r->n, r->depth,
-            r->repeat, r->mean, r->deviation, r->gbs, r->gbs / b->peaks.read_gbs, r->gflops,
-            r->gflops / b->flops_peak, b->peaks.read_gbs, b->flops_type, b->flops_peak);
+        printf("%s,\"%s\",\"%s\",\"%s\",%s,%d,%d,%d,%.4f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%s,%.3f,"
+               "%.4f\n",
+               pm_commit(), cpu, model_device(b->model), b->q->model, name, r->n, r->depth,
+               r->repeat, r->mean, r->deviation, r->gbs, r->gbs / b->peaks.read_gbs, r->gflops,
+               r->gflops / b->flops_peak, b->peaks.read_gbs, b->flops_type, b->flops_peak,
+               r->roof);
     }
 }
 
@@ -292,7 +311,8 @@ static pm_status bench(const struct request *q, const struct pm_options *o)
                               .n_thread = o->threads,
                               .max_row = o->batch,
                               .context = o->context,
-                              .kv_type = -1};
+                              .kv_type = -1,
+                              .synthetic = q->synthetic};
     size_t n_test = (size_t)q->depth.n * (size_t)(q->prompt.n + q->generate.n);
     pm_status status;
     if (!m.context) m.context = longest + largest(&q->depth);
@@ -337,8 +357,28 @@ static pm_status parse_request(struct request *q, const char *p, const char *n, 
     return fail(PM_ERR_ARG, "output: found \"%s\", wanted md, csv, json or jsonl", o);
 }
 
+/* Which model: a folder, or a random one of these options, which is called `name`. */
+static pm_status parse_model(struct request *q, const struct arguments *a,
+                             const struct synth_options *synth, char name[96])
+{
+    if ((a->n == 1) == (synth->family != NULL)) {
+        return fail(PM_ERR_ARG, "bench model: wanted a MODEL folder or --synthetic FAMILY");
+    }
+    if (!synth->family && (synth->n_set || synth->dtype)) {
+        return fail(PM_ERR_ARG, "bench model: --set and --dtype go with --synthetic");
+    }
+    snprintf(name, 96, "synthetic %.80s", synth->family ? synth->family : "");
+    q->model = synth->family ? name : a->positional[0];
+    q->synthetic = synth->family ? synth : NULL;
+    return PM_OK;
+}
+
 int bench_model(const struct command *self, int argc, char **argv)
 {
+    enum { MAX_SET = 64 };
+    const char *set[MAX_SET];
+    struct synth_options synth = {.set = set};
+    char name[96];
     const char *p = "512", *n = "128", *d = "0", *r = "5", *o = "md";
     const struct flag flags[] = {
         {.name = "prompt",
@@ -362,6 +402,20 @@ int bench_model(const struct command *self, int argc, char **argv)
          .value = "FORMAT",
          .help = "md, csv, json or jsonl [md]",
          .text = &o},
+        {.name = "synthetic",
+         .value = "FAMILY",
+         .help = "a random model made in memory, as polymath synth writes them",
+         .text = &synth.family},
+        {.name = "set",
+         .value = "KEY=VALUE",
+         .help = "a key of its config.json; may be repeated",
+         .list = set,
+         .n_list = &synth.n_set,
+         .max_list = MAX_SET},
+        {.name = "dtype",
+         .value = "TYPE",
+         .help = "its type: f32, f16, bf16, fp8 or mxfp4 [bf16]",
+         .text = &synth.dtype},
         {.name = NULL},
     };
     struct request q = {.progress = on_terminal(STDERR_FILENO)};
@@ -369,7 +423,7 @@ int bench_model(const struct command *self, int argc, char **argv)
     int code = arguments_parse(&a, self, flags, argc, argv);
     if (code < 0) {
         pm_status status = parse_request(&q, p, n, d, r, o);
-        q.model = a.positional[0];
+        if (status == PM_OK) status = parse_model(&q, &a, &synth, name);
         if (status == PM_OK) status = bench(&q, a.options);
         code = status == PM_OK ? EXIT_OK : complain(status);
     }

@@ -37,6 +37,14 @@ double stats_median(double *x, int n)
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
+double stats_quantile(const double *x, int n, double share)
+{
+    double at = share * (n - 1);
+    int low = (int)at;
+    if (low + 1 >= n) return n ? x[n - 1] : 0;
+    return x[low] + (at - low) * (x[low + 1] - x[low]);
+}
+
 void machine_name(char *out, size_t n)
 {
     char line[256];

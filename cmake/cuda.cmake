@@ -1,11 +1,14 @@
 # The CUDA backend: pm_cuda, an object library that programs are linked with where it is built.
 # Nothing links the driver or cuBLAS: the program starts on machines that have neither.
 set(PM_CUDA AUTO CACHE STRING "Build the CUDA backend: ON, OFF, AUTO (where nvcc and a GPU are)")
-set(PM_CUDA_ARCHITECTURES "80;90a-real" CACHE STRING "What the kernels are compiled for")
+set(PM_CUDA_ARCHITECTURES "" CACHE STRING
+  "What the kernels are compiled for (empty: 80, 90a and, where nvcc knows it, 100)")
 
 find_program(PM_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
+# Headers alone are enough for the emulated tests; `./x test` fetches them where there is no toolkit.
+file(GLOB pm_cuda_wheels ${PROJECT_SOURCE_DIR}/build-cuda/nvidia/cu*)
 find_path(PM_CUDA_INCLUDE cuda_runtime_api.h HINTS ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda
-  PATH_SUFFIXES include targets/x86_64-linux/include)
+  ${pm_cuda_wheels} PATH_SUFFIXES include targets/x86_64-linux/include)
 mark_as_advanced(PM_NVCC PM_CUDA_INCLUDE)
 
 set(PM_CUDA_BUILT OFF)
@@ -22,11 +25,19 @@ endif()
 
 if(PM_CUDA_BUILT)
   set(CMAKE_CUDA_COMPILER ${PM_NVCC})
-  set(CMAKE_CUDA_ARCHITECTURES ${PM_CUDA_ARCHITECTURES})
+  set(CMAKE_CUDA_ARCHITECTURES 80)
   enable_language(CUDA)
+  if(PM_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES ${PM_CUDA_ARCHITECTURES})
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 80 90a-real)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+      list(APPEND CMAKE_CUDA_ARCHITECTURES 100-real)
+    endif()
+  endif()
   set(CMAKE_CUDA_STANDARD 17)
   find_package(CUDAToolkit REQUIRED)
-  message(STATUS "CUDA backend: built for ${PM_CUDA_ARCHITECTURES} with ${PM_NVCC}")
+  message(STATUS "CUDA backend: built for ${CMAKE_CUDA_ARCHITECTURES} with ${PM_NVCC}")
 elseif(PM_NVCC)
   message(STATUS "CUDA backend: not built (no GPU here; -DPM_CUDA=ON builds it)")
 else()

@@ -70,6 +70,8 @@ struct linear {
     const struct tensor *w_up, *b_up; /* [E]; NULL unless glu.kind != GLU_NONE */
     struct glu glu;
     const struct ragged *rows;
+    bool
+        checked; /* check_linear has accepted these lists: not each expert is looked at again */
 };
 
 enum norm_kind {
@@ -178,6 +180,14 @@ struct peaks {
 
 enum peak { PEAK_READ = 1, PEAK_COPY = 2, PEAK_F32 = 4, PEAK_BF16 = 8, PEAK_ALL = 15 };
 
+/* What a measurement says beside its numbers. What cannot be read is 0 or "". */
+struct device_facts {
+    size_t cache_bytes;             /* of the last level */
+    char software[96];              /* "driver 580.95.05, CUDA 13.0, runtime 13.0" */
+    int clock_mhz, max_clock_mhz;   /* of the multiprocessors: now, at most */
+    int memory_mhz, celsius, watts; /* now */
+};
+
 /* A linear map as far as the choice of a kernel depends on it. */
 struct linear_kind {
     pm_dtype type; /* of the weights */
@@ -207,6 +217,8 @@ struct kernels {
      * NULL is its default stream), which must outlive that. Where there are no streams:
      * PM_ERR_ARG for any but NULL. */
     pm_status (*set_stream)(struct device *d, void *stream);
+    /* What set_stream takes: where operations are enqueued now. NULL where there are none. */
+    void *(*stream)(struct device *d);
     pm_status (*clear)(struct device *d, void *p, size_t bytes); /* zeros; enqueues */
     const char *(*describe)(struct device *d); /* "cpu avx512-bf16, 2 threads" */
     /* Scratch for steps of up to n_row rows (after top-k expansion) of up to n_col values over
@@ -221,8 +233,21 @@ struct kernels {
     pm_status (*replay)(struct device *d, void *graph);
     void (*record_free)(struct device *d, void *graph);
 
+    /* Time on the device. mark_set notes the moment at which all that was enqueued before is
+     * done; mark_us waits for two moments and gives the microseconds from one to the other. */
+    pm_status (*mark_new)(struct device *d, void **mark);
+    pm_status (*mark_set)(struct device *d, void *mark);
+    pm_status (*mark_us)(struct device *d, double *us, void *from, void *to);
+    void (*mark_free)(struct device *d, void *mark); /* NULL is fine */
+
+    void (*facts)(struct device *d, struct device_facts *out);
+
     /* Which kernel computes such a map, and why, in one line of `size` bytes at most. */
     void (*explain)(struct device *d, const struct linear_kind *kind, char *text, size_t size);
+
+    /* Whether `linear` takes the experts' tensors of this operation, whose x and y may be
+     * without data or rows; NULL where it looks at them one by one anyway. */
+    pm_status (*check_linear)(const struct linear *op);
 
     /* Measures the `which` (bits of enum peak) now, with all threads. */
     pm_status (*measure)(struct device *d, int which, struct peaks *out);

@@ -1,9 +1,11 @@
 /* model.c - opening a checkpoint: options, device, weights, and all buffers of a step, taken
  * once for max_row rows. A step itself is forward.c. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model_inside.h"
+#include "synth_source.h"
 
 /* Takes a device array and counts it; `out` is the address of a pointer. */
 static pm_status take(struct model *m, void *out, int64_t n, size_t size, const char *what)
@@ -131,14 +133,22 @@ static int64_t widest(const struct config *c)
     return max_i64(n, c->mla.latent + c->mla.rope);
 }
 
-static pm_status open_device(struct model *m, const char *folder)
+static pm_status open_weights(struct model *m, const char *folder, struct synth_source *made)
+{
+    struct weight_source source;
+    if (!made) return weights_open(&m->w, m->c, folder, m->k, m->d, m->o.plan_only);
+    source = synth_source_weights(made);
+    return weights_generate(&m->w, m->c, &source, m->k, m->d);
+}
+
+static pm_status open_device(struct model *m, const char *folder, struct synth_source *made)
 {
     int index;
     pm_dtype type;
     TRY(kernels_select(&m->k, &index, m->o.device));
     TRY(m->k->open(&m->d, index, m->o.n_thread));
     m->recorded = (struct recorded){.k = m->k, .d = m->d};
-    TRY(weights_open(&m->w, m->c, folder, m->k, m->d, m->o.plan_only));
+    TRY(open_weights(m, folder, made));
     /* Weights wider than the narrow type deserve activations as wide as they are. */
     type = m->w.layer[0].o.type;
     m->narrow = type == PM_F32 || type == PM_F16 ? PM_F32 : m->k->narrow;
@@ -165,20 +175,39 @@ static pm_status open_device(struct model *m, const char *folder)
     return PM_OK;
 }
 
+static pm_status check_experts(const struct model *m)
+{
+    for (int layer = 0; layer < m->c->n_layer && !m->o.plan_only; layer++) {
+        struct experts e = model_experts(m, layer, m->c->gate);
+        if (m->c->layer[layer].moe) TRY(experts_check(m->k, &e));
+    }
+    return PM_OK;
+}
+
 pm_status model_open(struct model **out, const char *folder, const struct model_options *o)
 {
+    struct synth_source *made = NULL;
     struct model *m;
     pm_status status;
+    assert(!o->synthetic || !o->plan_only);
     TRY(alloc_array(&m, 1, sizeof *m, "model"));
-    TRY_DONE(config_load(&m->c, folder));
+    if (o->synthetic) {
+        TRY_DONE(synth_source_open(&made, o->synthetic, o->n_thread));
+        m->c = synth_source_config(made);
+    } else {
+        TRY_DONE(config_load(&m->c, folder));
+    }
     TRY_DONE(fill_options(m, o));
-    TRY_DONE(open_device(m, folder));
+    m->o.synthetic = NULL; /* not ours to keep */
+    TRY_DONE(open_device(m, folder, made));
+    TRY_DONE(check_experts(m));
     TRY_DONE(take_activations(m));
     TRY_DONE(take_rows(m));
     TRY_DONE(take_rope(m));
     *out = m;
     m = NULL;
 done:
+    synth_source_close(made);
     model_close(m);
     return status;
 }

@@ -6,6 +6,7 @@
 #include "moe/config.h"
 
 struct model;
+struct synth_options;
 
 struct model_options {
     const char *device; /* "auto", "cpu", "cuda:N" */
@@ -18,6 +19,9 @@ struct model_options {
     bool plan_only;   /* count every byte, allocate and read none; the model cannot run */
     int kv_type; /* a pm_dtype of the KV cache; negative: F32 and F16 as the weights, else BF16
                   */
+    /* NULL, or what to make the model from (synth.h): no folder is read, weights are made in
+     * the device's memory. Not with plan_only. Borrowed until model_open returns. */
+    const struct synth_options *synthetic;
 };
 
 /* Every byte of a plan, known without reading weights. */
@@ -29,6 +33,7 @@ struct model_plan {
     uint64_t step_bytes; /* activations of a step */
 };
 
+/* folder may be NULL where the options say synthetic. */
 pm_status model_open(struct model **out, const char *folder, const struct model_options *o);
 void model_close(struct model *m);
 
@@ -61,6 +66,12 @@ int model_kernels(struct model *m, int n_row, struct model_kernel *out, int max)
  * batch that is out of range. Not reentrant; the caller's thread does the work of one worker.
  */
 pm_status model_forward(struct model *m, const struct batch *b, float *logits);
+/* The same in two halves: begin enqueues the step and reads *b, end waits for it and brings the
+ * logits. Between them nothing else of the model may be called. */
+pm_status model_begin(struct model *m, const struct batch *b);
+pm_status model_end(struct model *m, float *logits);
+/* Whether the device works between the two, so that the host can do something else. */
+bool model_overlaps(const struct model *m);
 
 /* Called after each gate with the choices of a step: id and weight are host memory [n_row,
  * top_k]. NULL stops. */

@@ -261,17 +261,58 @@ static pm_status open_path(struct safetensors *st, const char *path)
     return add_shard(st, copy, &all);
 }
 
+static pm_status sort_names(struct safetensors *st, const char *what)
+{
+    TRY(alloc_array(&st->by_name, st->n, sizeof *st->by_name, what));
+    for (size_t i = 0; i < st->n; i++) {
+        st->by_name[i] = &st->tensor[i];
+    }
+    qsort(st->by_name, st->n, sizeof *st->by_name, order_by_name);
+    return PM_OK;
+}
+
 pm_status safetensors_open(struct safetensors **out, const char *path)
 {
     struct safetensors *st = NULL;
     pm_status status;
     TRY(alloc_array(&st, 1, sizeof *st, path));
     TRY_DONE(open_path(st, path));
-    TRY_DONE(alloc_array(&st->by_name, st->n, sizeof *st->by_name, path));
-    for (size_t i = 0; i < st->n; i++) {
-        st->by_name[i] = &st->tensor[i];
+    TRY_DONE(sort_names(st, path));
+    *out = st;
+    st = NULL;
+done:
+    safetensors_close(st);
+    return status;
+}
+
+static pm_status list_tensors(struct safetensors *st, const char *title,
+                              const struct stored *tensor, size_t n)
+{
+    struct adding all = {.st = st, .all = true};
+    TRY(grow_array(&st->shard, &st->shard_capacity, 1, sizeof *st->shard));
+    st->shard[0] = (struct shard){0};
+    st->n_shard = 1;
+    TRY(copy_text(&st->shard[0].path, title, strlen(title)));
+    for (size_t i = 0; i < n; i++) {
+        TRY(add_tensor(&all, &tensor[i]));
+        st->tensor[i].data = NULL;
+        st->shard[0].bytes += tensor[i].bytes;
     }
-    qsort(st->by_name, st->n, sizeof *st->by_name, order_by_name);
+    TRY(sort_names(st, title));
+    for (size_t i = 1; i < n; i++) {
+        if (strcmp(st->by_name[i - 1]->name, st->by_name[i]->name) != 0) continue;
+        return fail(PM_ERR_FORMAT, "%s: tensor %s: listed twice", title, st->by_name[i]->name);
+    }
+    return PM_OK;
+}
+
+pm_status safetensors_list(struct safetensors **out, const char *title,
+                           const struct stored *tensor, size_t n)
+{
+    struct safetensors *st = NULL;
+    pm_status status;
+    TRY(alloc_array(&st, 1, sizeof *st, title));
+    TRY_DONE(list_tensors(st, title, tensor, n));
     *out = st;
     st = NULL;
 done:

@@ -15,7 +15,7 @@ enum { SAFETENSORS_MAX_DIM = 8 };
 
 struct stored { /* one tensor as it stands in a file; borrowed until close */
     const char *name;
-    const void *data; /* inside the mapping; not necessarily aligned */
+    const void *data; /* inside the mapping, not necessarily aligned; NULL without files */
     size_t bytes;
     pm_dtype type; /* PM_DTYPE_COUNT for a type of the format that is not computed with (F64) */
     int n_dim;
@@ -32,6 +32,10 @@ struct safetensors;
  * file is missing or not a regular file, PM_ERR_FORMAT otherwise. Errors say file, tensor,
  * found, wanted. Any thread may read what is open. */
 pm_status safetensors_open(struct safetensors **out, const char *path);
+/* A checkpoint without files: these tensors, in this order, without data. Names are copied;
+ * `title` stands where messages name a file. PM_ERR_FORMAT where two have one name. */
+pm_status safetensors_list(struct safetensors **out, const char *title,
+                           const struct stored *tensor, size_t n);
 void safetensors_close(struct safetensors *st);
 
 /* Tensors in the order of their data, shard by shard. */

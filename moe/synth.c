@@ -45,24 +45,19 @@ struct synth {
     bool made_folder;
 };
 
-static pm_status too_large(const struct synth_tensor *t)
-{
-    return fail(PM_ERR_ARG, "tensor %s: its size does not fit 64 bits", t->name);
-}
-
 static pm_status add_item(void *arg, const struct synth_tensor *t)
 {
     struct synth *s = arg;
     struct item *item;
     uint64_t most = s->o->shard_bytes;
-    bool packed = t->type == PM_MXFP4;
-    size_t n = 1, bytes, total;
+    size_t total;
+    uint64_t bytes;
+    int64_t n;
     char *name;
-    for (int i = 0; i < t->n_dim; i++) {
-        if (!mul_size(&n, n, (size_t)t->dim[i])) return too_large(t);
+    TRY(synth_tensor_size(t, &n, &bytes));
+    if (!add_size(&total, s->total, bytes) || total > INT64_MAX / 2) {
+        return fail(PM_ERR_ARG, "all tensors together: their size does not fit 64 bits");
     }
-    if (!mul_size(&bytes, n, packed ? 1 : (size_t)dtype_bits(t->type) / 8)) return too_large(t);
-    if (!add_size(&total, s->total, bytes) || total > INT64_MAX / 2) return too_large(t);
     TRY(grow_array(&s->item, &s->capacity, s->n + 1, sizeof *s->item));
     TRY(copy_text(&name, t->name, strlen(t->name)));
     if (most && s->shard_bytes && (bytes > most || s->shard_bytes > most - bytes)) {
@@ -72,7 +67,7 @@ static pm_status add_item(void *arg, const struct synth_tensor *t)
     s->shard_bytes += bytes;
     s->total = total;
     item = &s->item[s->n++];
-    *item = (struct item){*t, (int64_t)(packed ? 2 * n : n), bytes, s->n_shard};
+    *item = (struct item){*t, n, bytes, s->n_shard};
     item->tensor.name = name;
     return PM_OK;
 }

@@ -31,6 +31,27 @@ enum { NAME_BYTES = 512, FP8_BLOCK = 128, MXFP4_BLOCK = 32 };
 
 static const double BIAS = 0.02, SELECT_BIAS = 0.02, NORM_SPREAD = 0.1, FP8_CODES = 128;
 
+static pm_status too_large(const struct synth_tensor *t)
+{
+    return fail(PM_ERR_ARG, "tensor %s: its size does not fit 64 bits", t->name);
+}
+
+pm_status synth_tensor_size(const struct synth_tensor *t, int64_t *n, uint64_t *bytes)
+{
+    bool packed = t->type == PM_MXFP4; /* its shape counts bytes */
+    size_t count = 1, size;
+    for (int i = 0; i < t->n_dim; i++) {
+        if (!mul_size(&count, count, (size_t)t->dim[i])) return too_large(t);
+    }
+    if (!mul_size(&size, count, packed ? 1 : (size_t)dtype_bits(t->type) / 8) ||
+        size > INT64_MAX / 2) {
+        return too_large(t);
+    }
+    *n = (int64_t)(packed ? 2 * count : count);
+    *bytes = size;
+    return PM_OK;
+}
+
 struct walk {
     const struct config *c;
     const struct names *names;

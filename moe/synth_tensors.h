@@ -12,6 +12,9 @@ struct synth_tensor {
     double mean, std;
 };
 
+/* How many values it has and how many bytes they take. PM_ERR_ARG where that does not fit. */
+pm_status synth_tensor_size(const struct synth_tensor *t, int64_t *n, uint64_t *bytes);
+
 typedef pm_status synth_each(void *arg, const struct synth_tensor *tensor);
 
 /* Calls each(arg, tensor) for every tensor of the model in a fixed order; a failure of each

@@ -4,7 +4,8 @@
  * weights, and a 3 GB checkpoint is ready at once. Copies are made only where the file cannot
  * be read as it stands: vectors and gates become float32 (small, and routing needs the
  * precision), and expert tensors stored input-major, [in, out], are transposed once in their
- * own type.
+ * own type. Tensors that are generated instead of stored (weights_generate) are written where
+ * the device wants them.
  *
  * Experts come one tensor each or fused in 3-D; fused gate and up halves, or alternating rows,
  * are told apart by views. Whatever the checkpoint holds beyond what the configuration calls
@@ -16,6 +17,7 @@
 #include <string.h>
 
 #include "families.h"
+#include "weights_memory.h"
 
 enum { NAME_BYTES = 512 };
 
@@ -26,12 +28,8 @@ struct loader {
     const char *folder, *prefix;
     bool *used; /* [count] tensors that were asked for */
     int layer;  /* -1 outside */
-    char *run;  /* what is left of a block that `own` serves in order, see begin_run */
-    size_t run_bytes;
+    struct weight_memory memory;
 };
-
-/* Copies on a device start at multiples of this, as its widest loads want. */
-enum { DEVICE_ALIGN = 256 };
 
 /* Fills in '#' and '@' and the checkpoint's prefix; ends at a '|'. */
 static void spell(const struct loader *ld, char *out, const char *pattern, int expert,
@@ -116,81 +114,6 @@ static pm_status wrong_type(const struct loader *ld, const struct stored *s, con
                 safetensors_file(ld->w->files, s->file), s->name, dtype_name(s->type), wanted);
 }
 
-static size_t run_step(size_t bytes)
-{
-    return (bytes + DEVICE_ALIGN - 1) / DEVICE_ALIGN * DEVICE_ALIGN;
-}
-
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static pm_status own(struct loader *ld, void **out, size_t bytes, const char *what)
-{
-    struct weights *w = ld->w;
-    w->copied_bytes += bytes;
-    *out = NULL;
-    if (w->plan_only) return PM_OK;
-    if (bytes <= ld->run_bytes) {
-        size_t step = min_size(run_step(bytes), ld->run_bytes);
-        *out = ld->run;
-        ld->run += step;
-        ld->run_bytes -= step;
-        return PM_OK;
-    }
-    TRY(grow_array(&w->owned, &w->max_owned, w->n_owned + 1, sizeof *w->owned));
-    TRY(w->kernels->alloc(w->device, out, bytes, what));
-    w->owned[w->n_owned++] = *out;
-    return PM_OK;
-}
-
-/* Memory of the device's own: the next `bytes` that `own` hands out stand one behind the other,
- * so that experts which are loaded alike stand at equal distances (kernels.h). */
-static pm_status begin_run(struct loader *ld, size_t bytes, const char *what)
-{
-    void *block;
-    struct weights *w = ld->w;
-    ld->run_bytes = 0;
-    if (w->kernels->host_memory || w->plan_only) return PM_OK;
-    TRY(grow_array(&w->owned, &w->max_owned, w->n_owned + 1, sizeof *w->owned));
-    TRY(w->kernels->alloc(w->device, &block, bytes, what));
-    w->owned[w->n_owned++] = block;
-    ld->run = block;
-    ld->run_bytes = bytes;
-    return PM_OK;
-}
-
-static void end_run(struct loader *ld)
-{
-    ld->run_bytes = 0;
-}
-
-/* Device memory with the bytes of the file: the mapping itself where it can be read. */
-static pm_status place(struct loader *ld, void **out, const struct stored *s)
-{
-    struct weights *w = ld->w;
-    if (w->kernels->host_memory || w->plan_only) {
-        memcpy(out, &s->data, sizeof *out);
-        return PM_OK;
-    }
-    TRY(own(ld, out, s->bytes, s->name));
-    return w->kernels->upload(w->device, *out, s->data, s->bytes);
-}
-
-static float element_f32(const struct stored *s, int64_t i)
-{
-    const char *p = (const char *)s->data + (size_t)i * ((size_t)dtype_bits(s->type) / 8);
-    uint16_t half;
-    float f;
-    if (s->type == PM_F32) {
-        memcpy(&f, p, sizeof f);
-        return f;
-    }
-    memcpy(&half, p, sizeof half);
-    return s->type == PM_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
-}
-
 static bool is_float(pm_dtype t)
 {
     return t == PM_F32 || t == PM_F16 || t == PM_BF16;
@@ -199,30 +122,10 @@ static bool is_float(pm_dtype t)
 /* A float32 copy of rows x cols values of a stored tensor, starting at `first`, every `step`.
  */
 static pm_status copy_f32(struct loader *ld, struct tensor *out, const struct stored *s,
-                          int64_t first, int64_t step, int64_t rows, int64_t cols)
+                          int64_t first, int64_t step)
 {
-    struct weights *w = ld->w;
-    size_t n = (size_t)(rows * cols);
-    void *device;
-    float *host;
     if (!is_float(s->type)) return wrong_type(ld, s, "F32, F16 or BF16");
-    TRY(own(ld, &device, n * sizeof *host, s->name));
-    *out = tensor_view(device, PM_F32, rows, cols);
-    if (w->plan_only) return PM_OK;
-    if (w->kernels->host_memory) {
-        host = device;
-    } else {
-        TRY(alloc_array(&host, n, sizeof *host, s->name));
-    }
-    for (size_t i = 0; i < n; i++) {
-        host[i] = element_f32(s, first + (int64_t)i * step);
-    }
-    if (host != device) {
-        pm_status status = w->kernels->upload(w->device, device, host, n * sizeof *host);
-        free(host);
-        return status;
-    }
-    return PM_OK;
+    return memory_widen(&ld->memory, out, s, first, step);
 }
 
 static pm_status load_vector(struct loader *ld, struct tensor *out, const char *pattern,
@@ -235,7 +138,8 @@ static pm_status load_vector(struct loader *ld, struct tensor *out, const char *
     } else {
         TRY(check_shape(ld, s, 1, &n));
     }
-    return copy_f32(ld, out, s, 0, 1, 1, n);
+    *out = (struct tensor){.rows = 1, .cols = n};
+    return copy_f32(ld, out, s, 0, 1);
 }
 
 /* The scales of an FP8 matrix of rows x cols: weight_scale_inv [ceil / 128, ceil / 128]. */
@@ -257,7 +161,8 @@ static pm_status load_scale(struct loader *ld, struct tensor *t, const char *pat
         return fail(PM_ERR_FORMAT, "%s: tensor %s is missing", ld->folder, name);
     }
     TRY(check_shape(ld, s, 2, dim));
-    TRY(copy_f32(ld, &scale, s, 0, 1, dim[0], dim[1]));
+    scale = (struct tensor){.rows = dim[0], .cols = dim[1]};
+    TRY(copy_f32(ld, &scale, s, 0, 1));
     t->scale = scale.data;
     t->scale_stride = scale.stride;
     return PM_OK;
@@ -274,7 +179,7 @@ static pm_status load_matrix(struct loader *ld, struct tensor *out, const char *
     if (!is_float(s->type) && s->type != PM_F8_E4M3) {
         return wrong_type(ld, s, "F32, F16, BF16 or F8_E4M3");
     }
-    TRY(place(ld, &data, s));
+    TRY(memory_place(&ld->memory, &data, s));
     t = tensor_view(data, s->type, rows, cols);
     if (s->type == PM_F8_E4M3) TRY(load_scale(ld, &t, pattern, expert, s));
     *out = t;
@@ -288,45 +193,8 @@ static pm_status load_gate(struct loader *ld, struct tensor *out, const char *pa
     const struct stored *s;
     TRY(need(ld, &s, pattern, 0, ".weight", NULL));
     TRY(check_shape(ld, s, 2, (const int64_t[]){rows, cols}));
-    return copy_f32(ld, out, s, 0, 1, rows, cols);
-}
-
-/* [in, cols] -> [cols, in], elements of `size` bytes. */
-static void transpose_one(char *to, const char *from, int64_t in, int64_t cols, size_t size)
-{
-    enum { TILE = 32 };
-    for (int64_t i0 = 0; i0 < in; i0 += TILE) {
-        for (int64_t j0 = 0; j0 < cols; j0 += TILE) {
-            for (int64_t j = j0; j < min_i64(j0 + TILE, cols); j++) {
-                for (int64_t i = i0; i < min_i64(i0 + TILE, in); i++) {
-                    memcpy(to + (size_t)(j * in + i) * size,
-                           from + (size_t)(i * cols + j) * size, size);
-                }
-            }
-        }
-    }
-}
-
-/* [E, in, out] -> [E, out, in] in the type of the file. */
-static pm_status transpose(struct loader *ld, void **out, const struct stored *s, int64_t n,
-                           int64_t in, int64_t cols)
-{
-    const struct kernels *k = ld->w->kernels;
-    size_t size = (size_t)dtype_bits(s->type) / 8, bytes = (size_t)(in * cols) * size;
-    char *host = NULL;
-    pm_status status = PM_OK;
-    TRY(own(ld, out, s->bytes, s->name));
-    ld->w->transposed_bytes += s->bytes;
-    if (ld->w->plan_only) return PM_OK;
-    if (!k->host_memory) TRY(alloc_array(&host, 1, bytes, s->name));
-    for (int64_t e = 0; e < n && status == PM_OK; e++) {
-        char *to = (char *)*out + (size_t)e * bytes;
-        transpose_one(host ? host : to, (const char *)s->data + (size_t)e * bytes, in, cols,
-                      size);
-        if (host) status = k->upload(ld->w->device, to, host, bytes);
-    }
-    free(host);
-    return status;
+    *out = (struct tensor){.rows = rows, .cols = cols};
+    return copy_f32(ld, out, s, 0, 1);
 }
 
 /* Splits one fused plain tensor into `n_part` matrices per expert: halves one after the other,
@@ -353,9 +221,9 @@ static pm_status load_fused(struct loader *ld, struct tensor *const *part, int n
         TRY(check_shape(ld, s, 3, dim));
     }
     if (input_major) {
-        TRY(transpose(ld, &data, s, n, cols, all));
+        TRY(memory_transpose(&ld->memory, &data, s, n, cols, all));
     } else {
-        TRY(place(ld, &data, s));
+        TRY(memory_place(&ld->memory, &data, s));
     }
     row_bytes = cols * dtype_bits(s->type) / 8;
     for (int64_t e = 0; e < n; e++) {
@@ -386,8 +254,8 @@ static pm_status load_mxfp4(struct loader *ld, struct tensor *const *part, int n
         return fail(PM_ERR_FORMAT, "%s: rows of %lld values, wanted a multiple of 32",
                     block->name, (long long)cols);
     }
-    TRY(place(ld, &data, block));
-    TRY(place(ld, &scales, scale));
+    TRY(memory_place(&ld->memory, &data, block));
+    TRY(memory_place(&ld->memory, &scales, scale));
     for (int64_t e = 0; e < n; e++) {
         for (int p = 0; p < n_part; p++) {
             bool alternate = n_part == 2 && ld->c->interleaved_gate_up;
@@ -415,14 +283,17 @@ static pm_status load_fused_bias(struct loader *ld, struct tensor *const *part, 
     bool alternate = n_part == 2 && ld->c->interleaved_gate_up;
     TRY(need(ld, &s, pattern, 0, "_bias", ".bias"));
     TRY(check_shape(ld, s, 2, (const int64_t[]){n, all}));
-    TRY(begin_run(ld, (size_t)(n * n_part) * run_step((size_t)rows * sizeof(float)), s->name));
+    TRY(memory_begin_run(&ld->memory,
+                         (size_t)(n * n_part) * memory_step((size_t)rows * sizeof(float)),
+                         s->name));
     for (int64_t e = 0; e < n; e++) {
         for (int p = 0; p < n_part; p++) {
+            part[p][e] = (struct tensor){.rows = 1, .cols = rows};
             TRY(copy_f32(ld, &part[p][e], s, e * all + (alternate ? p : p * rows),
-                         alternate ? 2 : 1, 1, rows));
+                         alternate ? 2 : 1));
         }
     }
-    end_run(ld);
+    memory_end_run(&ld->memory);
     return PM_OK;
 }
 
@@ -431,9 +302,9 @@ static pm_status load_fused_bias(struct loader *ld, struct tensor *const *part, 
 static size_t expert_bytes(const struct config *c, const struct stored *first)
 {
     int64_t d = c->hidden, f = c->expert_dim;
-    size_t matrix = run_step((size_t)(d * f) * (size_t)dtype_bits(first->type) / 8);
+    size_t matrix = memory_step((size_t)(d * f) * (size_t)dtype_bits(first->type) / 8);
     size_t scale = (size_t)((d + 127) / 128 * ((f + 127) / 128)) * sizeof(float);
-    return 3 * (matrix + (first->type == PM_F8_E4M3 ? run_step(scale) : 0));
+    return 3 * (matrix + (first->type == PM_F8_E4M3 ? memory_step(scale) : 0));
 }
 
 /* One tensor per expert and matrix. */
@@ -443,13 +314,13 @@ static pm_status load_single_experts(struct loader *ld, struct layer_weights *l,
     const struct config *c = ld->c;
     const struct names *n = ld->names;
     int64_t d = c->hidden, f = c->expert_dim, count = c->gate.n_expert;
-    TRY(begin_run(ld, (size_t)count * expert_bytes(c, first), "experts"));
+    TRY(memory_begin_run(&ld->memory, (size_t)count * expert_bytes(c, first), "experts"));
     for (int e = 0; e < count; e++) {
         TRY(load_matrix(ld, &l->expert_gate[e], n->expert_gate, e, f, d));
         TRY(load_matrix(ld, &l->expert_up[e], n->expert_up, e, f, d));
         TRY(load_matrix(ld, &l->expert_down[e], n->expert_down, e, d, f));
     }
-    end_run(ld);
+    memory_end_run(&ld->memory);
     return PM_OK;
 }
 
@@ -690,29 +561,53 @@ static const char *find_prefix(const struct weights *w, const struct names *n)
     return "";
 }
 
+/* Everything, from w->files. */
+static pm_status load_all(struct loader *ld)
+{
+    struct weights *w = ld->w;
+    const struct config *c = ld->c;
+    TRY(alloc_array(&ld->used, (size_t)safetensors_count(w->files), sizeof *ld->used,
+                    "tensors"));
+    TRY(alloc_array(&w->layer, (size_t)c->n_layer, sizeof *w->layer, "layers"));
+    TRY(take_table(w, c));
+    ld->prefix = find_prefix(w, ld->names);
+    ld->layer = -1;
+    TRY(load_outer(ld));
+    for (ld->layer = 0; ld->layer < c->n_layer; ld->layer++) {
+        TRY(load_layer(ld, &w->layer[ld->layer]));
+    }
+    return check_extra(ld);
+}
+
 pm_status weights_open(struct weights *w, const struct config *c, const char *folder,
                        const struct kernels *k, struct device *d, bool plan_only)
 {
-    struct loader ld = {.w = w, .c = c, .names = &c->family->names, .folder = folder};
+    struct loader ld = {
+        .w = w, .c = c, .names = &c->family->names, .folder = folder, .memory = {.w = w}};
     pm_status status;
-    memset(w, 0, sizeof *w);
-    w->kernels = k;
-    w->device = d;
-    w->plan_only = plan_only;
+    *w = (struct weights){.kernels = k, .device = d, .plan_only = plan_only};
     TRY_DONE(safetensors_open(&w->files, folder));
-    TRY_DONE(
-        alloc_array(&ld.used, (size_t)safetensors_count(w->files), sizeof *ld.used, "tensors"));
-    TRY_DONE(alloc_array(&w->layer, (size_t)c->n_layer, sizeof *w->layer, "layers"));
-    TRY_DONE(take_table(w, c));
-    ld.prefix = find_prefix(w, ld.names);
-    ld.layer = -1;
-    TRY_DONE(load_outer(&ld));
-    for (ld.layer = 0; ld.layer < c->n_layer; ld.layer++) {
-        TRY_DONE(load_layer(&ld, &w->layer[ld.layer]));
-    }
-    TRY_DONE(check_extra(&ld));
+    TRY_DONE(load_all(&ld));
 done:
     free(ld.used);
+    if (status != PM_OK) weights_close(w);
+    return status;
+}
+
+pm_status weights_generate(struct weights *w, const struct config *c,
+                           const struct weight_source *source, const struct kernels *k,
+                           struct device *d)
+{
+    struct loader ld = {.w = w,
+                        .c = c,
+                        .names = &c->family->names,
+                        .folder = source->name,
+                        .memory = {.w = w, .source = source}};
+    pm_status status;
+    *w = (struct weights){.kernels = k, .device = d, .files = source->files};
+    status = load_all(&ld);
+    free(ld.used);
+    memory_end(&ld.memory);
     if (status != PM_OK) weights_close(w);
     return status;
 }

@@ -34,11 +34,26 @@ struct weights {
     size_t n_owned, max_owned;
 };
 
+/* Tensors that stand in no file: made where they are wanted. */
+struct weight_source {
+    const char *name;          /* for messages */
+    struct safetensors *files; /* from safetensors_list; weights_generate takes it over */
+    /* Writes bytes first .. first + n - 1 of a tensor to host memory; an even number of values
+     * stands before `first`. */
+    void (*fill)(void *arg, const struct stored *s, size_t first, size_t n, void *to);
+    void *arg;
+};
+
 /* Maps the checkpoint in `folder` and finds every tensor that the configuration calls for.
  * Errors: a missing, extra or misshapen tensor, or one of a type that cannot be computed with;
  * the sentence has file, tensor, found, wanted. */
 pm_status weights_open(struct weights *w, const struct config *c, const char *folder,
                        const struct kernels *k, struct device *d, bool plan_only);
+/* The same from a source, straight into the device's memory, a few MiB at a time where that is
+ * not the host's. `source` must outlive the call, no more. */
+pm_status weights_generate(struct weights *w, const struct config *c,
+                           const struct weight_source *source, const struct kernels *k,
+                           struct device *d);
 void weights_close(struct weights *w);
 
 #endif

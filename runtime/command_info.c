@@ -8,6 +8,7 @@
 #include "moe/model.h"
 #include "moe/safetensors.h"
 #include "runtime/command.h"
+#include "runtime/engine.h"
 
 /* Bytes by data type and by what they are for. */
 enum role { ROLE_EXPERT, ROLE_MLP, ROLE_ATTENTION, ROLE_EMBEDDING, ROLE_OTHER, N_ROLE };
@@ -135,33 +136,32 @@ static void print_model(const struct config *c, const struct kinds *k)
     }
 }
 
-/* To open a model for questions: nothing is allocated or read. */
-static struct model_options plan_options(const struct pm_options *o)
+/* Opens the model of an engine with these options for questions: nothing is allocated or read.
+ */
+static pm_status open_plan(struct model **out, const char *folder, const struct pm_options *o)
 {
-    return (struct model_options){.device = o->device,
-                                  .n_thread = o->threads,
-                                  .max_row = o->batch,
-                                  .context = o->context,
-                                  .kv_type = -1,
-                                  .plan_only = true};
+    struct model_options m;
+    TRY(engine_model_options(&m, folder, o));
+    m.plan_only = true;
+    return model_open(out, folder, &m);
 }
 
 /* The memory that opening the model with these options takes. */
 static pm_status print_plan(const char *folder, const struct pm_options *o)
 {
-    struct model_options m = plan_options(o);
     struct model *model;
     const struct model_plan *p;
     char mapped[32], copied[32], kv[32], step[32], token[32];
-    TRY(model_open(&model, folder, &m));
+    TRY(open_plan(&model, folder, o));
     p = model_plan(model);
     bytes_text(mapped, sizeof mapped, (double)p->file_bytes);
     bytes_text(copied, sizeof copied, (double)p->copied_bytes);
     bytes_text(kv, sizeof kv, (double)p->kv_bytes);
     bytes_text(step, sizeof step, (double)p->step_bytes);
     bytes_text(token, sizeof token, (double)p->kv_token_bytes);
-    printf("\nmemory plan (%s, context %d, steps of %d rows)\n", model_device(model),
-           model_limits(model)->context, model_limits(model)->max_row);
+    printf("\nmemory plan (%s, context %d, steps of %d rows of %d requests)\n",
+           model_device(model), model_limits(model)->context, model_limits(model)->max_row,
+           model_limits(model)->max_seq);
     printf("  weights mapped    %s, read as they are used\n", mapped);
     printf("  weights copied    %s (vectors and gates in float32%s)\n", copied,
            p->transposed_bytes ? ", input-major experts transposed" : "");
@@ -198,9 +198,8 @@ static bool same_kernels(const struct model_kernel *a, const struct model_kernel
 static pm_status print_kernels(const char *folder, const struct pm_options *o)
 {
     static struct model_kernel kernel[2][MAX_KERNEL];
-    struct model_options m = plan_options(o);
     struct model *model;
-    TRY(model_open(&model, folder, &m));
+    TRY(open_plan(&model, folder, o));
     int most = model_limits(model)->max_row, n_last = 0;
     printf("\nkernels (%s)\n", model_device(model));
     for (int rows = 1, now = 0; rows <= most; rows *= 8) {

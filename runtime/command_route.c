@@ -14,7 +14,8 @@ enum { MAX_TEXT = 1 << 28, BAR = 24 };
 
 struct recording {
     struct trace *trace;
-    uint32_t first; /* token of the step's first row */
+    const int32_t *id; /* [n_token] */
+    uint32_t first;    /* token of the step's first row */
 };
 
 static void on_route(void *arg, int layer, int n_row, int top_k, const int32_t *id,
@@ -26,20 +27,21 @@ static void on_route(void *arg, int layer, int n_row, int top_k, const int32_t *
 }
 
 /* Feeds the ids in windows of the context and records every token once. */
-static pm_status record(pm_engine *e, const int32_t *id, size_t n, struct trace *t)
+static pm_status record(struct model *m, void *arg)
 {
-    struct model *m = engine_model(e);
     int context = model_limits(m)->context, batch = model_limits(m)->max_row;
-    struct recording r = {t, 0};
+    struct recording *r = arg;
+    const int32_t *id = r->id;
+    size_t n = r->trace->n_token;
     struct sequence s;
     pm_status status;
     TRY(sequence_open(&s, m));
-    model_on_route(m, on_route, &r);
+    model_on_route(m, on_route, r);
     for (size_t i = 0; i < n;) {
         int part = (int)min_i64(batch, (int64_t)(n - i));
         if (s.n_past == context) sequence_rewind(&s, 0);
         part = (int)min_i64(part, context - s.n_past);
-        r.first = (uint32_t)i;
+        r->first = (uint32_t)i;
         TRY_DONE(sequence_feed(&s, id + i, part, NULL, false));
         i += (size_t)part;
     }
@@ -95,7 +97,8 @@ static pm_status route(const struct arguments *a, const char *out)
         goto done;
     }
     TRY_DONE(trace_new(&t, model_config(engine_model(e)), (uint32_t)n_id));
-    TRY_DONE(record(e, id, n_id, t));
+    struct recording r = {t, id, 0};
+    TRY_DONE(engine_exclusive(e, record, &r));
     if (out) TRY_DONE(trace_write(t, out));
     TRY_DONE(alloc_array(&load, t->n_expert, sizeof *load, "load"));
     printf("%u tokens, %u layers, %u experts, %u per token\n", t->n_token, t->n_layer,

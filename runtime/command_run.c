@@ -69,7 +69,7 @@ static bool on_step(void *arg)
 
 static const char *finish_text(pm_finish f)
 {
-    static const char *const text[] = {"length", "eos", "stop", "interrupted"};
+    static const char *const text[] = {"length", "eos", "stop", "interrupted", "deadline"};
     return text[f];
 }
 
@@ -157,6 +157,7 @@ static pm_status generate(const struct arguments *a, const char *prompt, size_t 
     p.n_logprob = o->logprobs;
     p.ignore_eos = o->ignore_eos;
     p.go_on = on_step;
+    a->options->max_seqs = 1; /* memory for others would be wasted */
     TRY_DONE(pm_engine_open(&e, a->positional[0], o));
     if (!quiet) print_cost(e);
     if (!as_json && on_terminal(STDOUT_FILENO)) {

@@ -1,26 +1,18 @@
-/* engine.c - a model, its tokenizer and one sequence: text in, text out.
+/* engine.c - a model, its tokenizer, and requests that share them.
  *
- * Generation is prefill in steps of `batch` rows, then one row a step. Detokenised bytes pass
- * through a small gate that holds back what may be the beginning of a stop text; unfinished
- * UTF-8 is held back by the detokeniser before that. */
+ * Opening takes all memory of the steps; the thread that runs them (engine_step.c) starts with
+ * the first request. pm_generate and pm_score are requests that are waited for, so that there
+ * is one way to the model. */
 #include "engine.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
+#include "runtime/engine_inside.h"
 #include "runtime/options.h"
-#include "runtime/sampling.h"
-#include "runtime/sequence.h"
-
-struct pm_engine {
-    struct model *model;
-    struct tokenizer *tokenizer;
-    struct sequence sequence;
-    float *logits; /* [V] */
-    const char *path;
-};
 
 static pm_status kv_type(int *out, const char *name)
 {
@@ -37,23 +29,43 @@ static pm_status kv_type(int *out, const char *name)
     return fail(PM_ERR_ARG, "kv-type: found \"%s\", wanted auto, f32, f16 or bf16", name);
 }
 
-/* Rows whose logits a step gives: as many as keep them within 64 MiB, for scoring. */
-static int output_rows(int vocab, int batch)
+/* Rows whose logits a step gives: one for each sequence, and for prompts that are scored as
+ * many as keep them within 64 MiB. */
+static int output_rows(int vocab, int batch, int max_seq)
 {
-    return (int)max_i64(1, min_i64(batch, (16 << 20) / max_i64(vocab, 1)));
+    int64_t n = min_i64(batch, (16 << 20) / max_i64(vocab, 1));
+    return (int)max_i64(max_seq, n);
+}
+
+/* Tokens of the cache: a sequence of the whole context for each seat, up to a few. */
+static int64_t cache_tokens(const struct pm_options *o, int context, int max_seq)
+{
+    enum { WHOLE = 8 };
+    int64_t blocks = (context + KV_BLOCK - 1) / KV_BLOCK;
+    if (o->kv_tokens) return o->kv_tokens;
+    return min_i64(max_seq, WHOLE) * blocks * KV_BLOCK;
+}
+
+pm_status engine_model_options(struct model_options *out, const char *path,
+                               const struct pm_options *o)
+{
+    struct model_options m = {.device = o->device, .n_thread = o->threads, .max_row = o->batch};
+    struct config *c;
+    TRY(kv_type(&m.kv_type, o->kv_type));
+    TRY(config_load(&c, path));
+    m.context = o->context ? o->context : (int)min_i64(c->max_position, 4096);
+    m.max_seq = (int)min_i64(o->max_seqs, o->batch);
+    m.max_out = output_rows(c->vocab, o->batch, m.max_seq);
+    m.kv_token = cache_tokens(o, m.context, m.max_seq);
+    config_free(c);
+    *out = m;
+    return PM_OK;
 }
 
 static pm_status open_model(pm_engine *e, const char *path, const struct pm_options *o)
 {
-    struct model_options m = {.device = o->device,
-                              .n_thread = o->threads,
-                              .max_row = o->batch,
-                              .context = o->context};
-    struct config *c;
-    TRY(kv_type(&m.kv_type, o->kv_type));
-    TRY(config_load(&c, path));
-    m.max_out = output_rows(c->vocab, o->batch);
-    config_free(c);
+    struct model_options m;
+    TRY(engine_model_options(&m, path, o));
     return model_open(&e->model, path, &m);
 }
 
@@ -65,21 +77,57 @@ static pm_status open_tokenizer(pm_engine *e, const char *path)
     return tokenizer_open(&e->tokenizer, file);
 }
 
+static pm_status open_scheduler(pm_engine *e, const struct pm_options *o)
+{
+    const struct model_options *m = model_limits(e->model);
+    struct scheduler_options s = {.max_row = m->max_row,
+                                  .max_seq = m->max_seq,
+                                  .max_out = m->max_out,
+                                  .context = m->context,
+                                  .max_waiting = o->max_queue,
+                                  .max_waiting_token = o->max_queue_tokens,
+                                  .n_block = model_blocks(e->model),
+                                  .stretch = o->decode_slowdown,
+                                  .prefix_cache = o->prefix_cache};
+    if (getrandom(&s.secret, sizeof s.secret, 0) != sizeof s.secret) {
+        return fail(PM_ERR_IO, "no random numbers for the cache's hashes");
+    }
+    return scheduler_open(&e->scheduler, &s);
+}
+
+static pm_status open_tools(pm_engine *e)
+{
+    const struct config *c = model_config(e->model);
+    e->tools.end_id = c->eos;
+    e->tools.n_end = c->n_eos;
+    TRY(alloc_array(&e->tools.allowed, (size_t)(c->vocab + 31) / 32, sizeof *e->tools.allowed,
+                    "mask"));
+    return sampler_open(&e->tools.sampler, c->vocab);
+}
+
 pm_status pm_engine_open(pm_engine **out, const char *path, const pm_options *options)
 {
     pm_engine *e;
     pm_options *defaults = NULL;
     pm_status status;
     TRY(alloc_array(&e, 1, sizeof *e, "engine"));
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_mutex_init(&e->vocabulary_lock, NULL);
+    pthread_cond_init(&e->work, NULL);
+    pthread_cond_init(&e->done, NULL);
+    e->last_job = &e->job;
     if (!options) {
         TRY_DONE(pm_options_new(&defaults));
         options = defaults;
     }
     TRY_DONE(open_tokenizer(e, path));
     TRY_DONE(open_model(e, path, options));
-    TRY_DONE(sequence_open(&e->sequence, e->model));
-    TRY_DONE(alloc_array(&e->logits, (size_t)model_config(e->model)->vocab, sizeof *e->logits,
-                         "logits"));
+    TRY_DONE(open_scheduler(e, options));
+    TRY_DONE(engine_batch_open(&e->batch, e->model));
+    TRY_DONE(open_tools(e));
+    TRY_DONE(alloc_array(&e->told, (size_t)model_limits(e->model)->max_seq, sizeof *e->told,
+                         "requests"));
+    e->overlaps = model_overlaps(e->model);
     *out = e;
     e = NULL;
 done:
@@ -88,13 +136,32 @@ done:
     return status;
 }
 
+static void stop_thread(pm_engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->closing = true;
+    pthread_cond_broadcast(&e->work);
+    pthread_mutex_unlock(&e->lock);
+    if (e->started) pthread_join(e->thread, NULL);
+}
+
 void pm_engine_close(pm_engine *e)
 {
     if (!e) return;
-    sequence_close(&e->sequence);
+    stop_thread(e);
+    scheduler_close(&e->scheduler);
+    engine_batch_close(&e->batch);
+    sampler_close(e->tools.sampler);
+    free(e->tools.allowed);
+    free(e->told);
+    grammar_vocabulary_close(e->vocabulary);
     model_close(e->model);
     tokenizer_close(e->tokenizer);
-    free(e->logits);
+    free(e->expert_count);
+    pthread_cond_destroy(&e->work);
+    pthread_cond_destroy(&e->done);
+    pthread_mutex_destroy(&e->lock);
+    pthread_mutex_destroy(&e->vocabulary_lock);
     free(e);
 }
 
@@ -194,280 +261,4 @@ done:
 void pm_free(void *p)
 {
     free(p);
-}
-
-void pm_params_init(pm_params *p)
-{
-    *p = (pm_params){.max_tokens = 256, .top_p = 1, .repeat_penalty = 1};
-}
-
-/* The state of one generation. */
-struct generation {
-    pm_engine *e;
-    const pm_params *p;
-    pm_on_token *call;
-    void *arg;
-    struct sampler *sampler;
-    struct detokenizer *detokenizer; /* NULL: no tokenizer */
-    struct candidate *top;
-    char *held; /* bytes not given out yet */
-    size_t n_held, max_held;
-    int32_t *recent; /* [n_recent] the whole sequence */
-    size_t n_recent, max_recent;
-    bool stopped; /* a stop text was found */
-};
-
-/* Where a stop text begins in the held bytes, or where it may yet begin: *complete tells. */
-static size_t find_stop(const struct generation *g, bool *complete)
-{
-    size_t at = g->n_held;
-    *complete = false;
-    for (int i = 0; i < g->p->n_stop; i++) {
-        const char *stop = g->p->stop[i];
-        size_t n = strlen(stop);
-        for (size_t j = 0; j < g->n_held && j <= at; j++) {
-            size_t left = g->n_held - j, same = left < n ? left : n;
-            if (memcmp(g->held + j, stop, same) != 0) continue;
-            if (j < at || (j == at && same == n)) {
-                at = j;
-                *complete = same == n;
-            }
-            break;
-        }
-    }
-    return at;
-}
-
-/* Adds bytes and gives out what cannot belong to a stop text. False: the caller wants no more.
- */
-static pm_status give(struct generation *g, struct candidate c, int n_top, const char *text,
-                      size_t n, bool last, bool *go_on)
-{
-    size_t ready;
-    bool complete;
-    pm_token token = {.id = c.id,
-                      .logprob = c.logprob,
-                      .n_top = n_top,
-                      .top = (const pm_candidate *)(const void *)g->top};
-    TRY(append(&g->held, &g->max_held, &g->n_held, text, n));
-    ready = find_stop(g, &complete);
-    if (last && !complete) ready = g->n_held;
-    if (complete) g->stopped = true;
-    token.text = g->held;
-    token.n_text = ready;
-    if (g->call) *go_on = g->call(g->arg, &token);
-    memmove(g->held, g->held + ready, g->n_held - ready);
-    g->n_held -= ready;
-    return PM_OK;
-}
-
-static bool is_end(const pm_engine *e, int32_t id)
-{
-    const struct config *c = model_config(e->model);
-    for (int i = 0; i < c->n_eos; i++) {
-        if (c->eos[i] == id) return true;
-    }
-    return false;
-}
-
-static pm_status remember(struct generation *g, int32_t id)
-{
-    TRY(grow_array(&g->recent, &g->max_recent, g->n_recent + 1, sizeof *g->recent));
-    g->recent[g->n_recent++] = id;
-    return PM_OK;
-}
-
-/* Text of a token; for an id without text, nothing. */
-static pm_status token_text(struct generation *g, int32_t id, const char **text, size_t *n)
-{
-    *text = "";
-    *n = 0;
-    return g->detokenizer ? detokenizer_add(g->detokenizer, id, text, n) : PM_OK;
-}
-
-static pm_status generate_tokens(struct generation *g, pm_result *r)
-{
-    pm_engine *e = g->e;
-    int n_top = g->p->n_logprob;
-    bool go_on = true;
-    int64_t start = now_us();
-    r->finish = PM_FINISH_LENGTH;
-    for (int i = 0; i < g->p->max_tokens; i++) {
-        struct candidate c;
-        const char *text;
-        size_t n;
-        TRY(sampler_pick(g->sampler, e->logits, g->recent, (int)g->n_recent,
-                         (int64_t)g->n_recent, &c));
-        if (n_top) sampler_top(g->sampler, n_top, g->top);
-        if (!g->p->ignore_eos && is_end(e, c.id)) {
-            r->finish = PM_FINISH_EOS;
-            break;
-        }
-        TRY(remember(g, c.id));
-        TRY(token_text(g, c.id, &text, &n));
-        r->n_generated++;
-        TRY(give(g, c, n_top, text, n, false, &go_on));
-        r->generate_us = now_us() - start;
-        if (g->stopped || !go_on) {
-            r->finish = g->stopped ? PM_FINISH_STOP : PM_FINISH_CALLER;
-            break;
-        }
-        if (e->sequence.n_past >= model_limits(e->model)->context ||
-            i + 1 == g->p->max_tokens) {
-            break;
-        }
-        TRY(sequence_feed(&e->sequence, &c.id, 1, e->logits, false));
-        r->generate_bytes += model_step_bytes(e->model, 1);
-    }
-    return PM_OK;
-}
-
-/* What the detokeniser and the stop gate still hold. */
-static pm_status flush(struct generation *g)
-{
-    const char *text = "";
-    size_t n = 0;
-    bool go_on = true;
-    struct candidate none = {-1, 0};
-    if (g->stopped) return PM_OK;
-    if (g->detokenizer) TRY(detokenizer_flush(g->detokenizer, &text, &n));
-    if (n == 0 && g->n_held == 0) return PM_OK;
-    return give(g, none, 0, text, n, true, &go_on);
-}
-
-static pm_status open_generation(struct generation *g)
-{
-    const pm_params *p = g->p;
-    struct sampling s = {.temperature = p->temperature,
-                         .top_k = p->top_k,
-                         .top_p = p->top_p,
-                         .min_p = p->min_p,
-                         .repeat_penalty = p->repeat_penalty,
-                         .seed = p->seed};
-    int vocab = model_config(g->e->model)->vocab;
-    if (p->n_logprob < 0 || p->n_logprob > 32) {
-        return fail(PM_ERR_ARG, "logprobs: found %d, wanted 0 to 32", p->n_logprob);
-    }
-    TRY(sampler_open(&g->sampler, vocab, &s));
-    TRY(alloc_array(&g->top, (size_t)max_i64(1, p->n_logprob), sizeof *g->top, "logprobs"));
-    if (!g->e->tokenizer) return PM_OK;
-    return detokenizer_open(&g->detokenizer, g->e->tokenizer, true);
-}
-
-/* Feeds the prompt, a step at a time while the caller wants more; *n_fed counts tokens. */
-static pm_status feed_prompt(struct generation *g, const int32_t *ids, int n, int *n_fed)
-{
-    int step = model_limits(g->e->model)->max_row;
-    for (*n_fed = 0; *n_fed < n;) {
-        int part = (int)min_i64(step, n - *n_fed);
-        bool last = *n_fed + part == n;
-        if (g->p->go_on && !g->p->go_on(g->arg)) return PM_OK;
-        TRY(sequence_feed(&g->e->sequence, ids + *n_fed, part, last ? g->e->logits : NULL,
-                          false));
-        *n_fed += part;
-    }
-    return PM_OK;
-}
-
-pm_status pm_generate_ids(pm_engine *e, const int32_t *ids, size_t n_id,
-                          const pm_params *params, pm_on_token *call, void *arg,
-                          pm_result *result)
-{
-    struct generation g = {.e = e, .p = params, .call = call, .arg = arg};
-    pm_result r = {.finish = PM_FINISH_CALLER};
-    int64_t start = now_us();
-    pm_status status;
-    if (n_id == 0) return fail(PM_ERR_ARG, "the prompt has no tokens");
-    if (n_id > (size_t)model_limits(e->model)->context) {
-        return fail(PM_ERR_TOO_LONG, "the prompt has %zu tokens, the context is %d", n_id,
-                    model_limits(e->model)->context);
-    }
-    TRY_DONE(open_generation(&g));
-    for (size_t i = 0; i < n_id; i++) {
-        TRY_DONE(remember(&g, ids[i]));
-    }
-    sequence_rewind(&e->sequence, 0);
-    TRY_DONE(feed_prompt(&g, ids, (int)n_id, &r.n_prompt));
-    r.prompt_us = now_us() - start;
-    if (r.n_prompt == (int32_t)n_id) {
-        TRY_DONE(generate_tokens(&g, &r));
-        TRY_DONE(flush(&g));
-    }
-    if (result) *result = r;
-done:
-    sampler_close(g.sampler);
-    detokenizer_close(g.detokenizer);
-    free(g.top);
-    free(g.held);
-    free(g.recent);
-    return status;
-}
-
-pm_status pm_generate(pm_engine *e, const char *prompt, size_t n, const pm_params *params,
-                      pm_on_token *call, void *arg, pm_result *result)
-{
-    int32_t *ids;
-    size_t n_id;
-    pm_status status;
-    TRY(pm_tokenize(e, prompt, n, true, true, &ids, &n_id));
-    if (n_id == 0 && model_config(e->model)->bos >= 0) {
-        free(ids); /* an empty prompt begins a text */
-        TRY(copy_text((char **)&ids, (const char *)&model_config(e->model)->bos, sizeof *ids));
-        n_id = 1;
-    }
-    status = pm_generate_ids(e, ids, n_id, params, call, arg, result);
-    free(ids);
-    return status;
-}
-
-/* Scores ids[first .. first + n - 1] after feeding them; the first of them is given. */
-static pm_status score_window(pm_engine *e, const int32_t *ids, int n, int n_skip,
-                              float *logprob, float *all)
-{
-    int vocab = model_config(e->model)->vocab;
-    int step = (int)min_i64(model_limits(e->model)->max_out, model_limits(e->model)->max_row);
-    float *logits = NULL;
-    pm_status status;
-    sequence_rewind(&e->sequence, 0);
-    TRY(alloc_array(&logits, (size_t)step * (size_t)vocab, sizeof *logits, "logits"));
-    for (int i = 0; i < n; i += step) {
-        int part = (int)min_i64(step, n - i);
-        TRY_DONE(sequence_feed(&e->sequence, ids + i, part, logits, true));
-        if (all) {
-            memcpy(all + (size_t)i * (size_t)vocab, logits,
-                   (size_t)part * (size_t)vocab * sizeof *logits);
-        }
-        for (int j = i; j < i + part && j + 1 < n; j++) {
-            if (j + 1 < n_skip) continue;
-            logprob[j] = (float)log_probability(logits + (size_t)(j - i) * (size_t)vocab, vocab,
-                                                ids[j + 1]);
-        }
-    }
-    status = PM_OK;
-done:
-    free(logits);
-    return status;
-}
-
-pm_status pm_score(pm_engine *e, const int32_t *ids, size_t n_id, float *logprob, float *logits)
-{
-    size_t context = (size_t)model_limits(e->model)->context, half = (context + 1) / 2;
-    if (n_id < 1) return fail(PM_ERR_ARG, "there are no tokens to score");
-    for (size_t i = 0; i < n_id; i++) {
-        if (ids[i] < 0 || ids[i] >= model_config(e->model)->vocab) {
-            return fail(PM_ERR_ARG, "token %zu: found %d, the vocabulary has %d", i, ids[i],
-                        model_config(e->model)->vocab);
-        }
-    }
-    if (n_id <= context) return score_window(e, ids, (int)n_id, 1, logprob, logits);
-    if (logits) {
-        return fail(PM_ERR_TOO_LONG, "logits of %zu tokens, the context is %zu", n_id, context);
-    }
-    for (size_t first = 0; first + 1 < n_id; first += half) {
-        size_t n = n_id - first < context ? n_id - first : context;
-        size_t skip = first == 0 ? 1 : context - half; /* what the last window has scored */
-        TRY(score_window(e, ids + first, (int)n, (int)skip, logprob + first, NULL));
-        if (first + n == n_id) break;
-    }
-    return PM_OK;
 }

@@ -22,9 +22,15 @@ void put_spelled(struct json_out *o, const char *text, size_t n)
     }
 }
 
-static void put_number(struct json_out *o, double value)
+static void put_number(struct json_out *o, const json *v)
 {
+    const char *spelling = json_number_text(v);
+    double value = json_number(v);
     char text[40];
+    if (spelling) {
+        json_put(o, "%s", spelling);
+        return;
+    }
     if (value == floor(value) && fabs(value) < 1e15) {
         json_put(o, "%.0f", value);
         return;
@@ -43,7 +49,7 @@ static void put_value(struct json_out *o, const json *v)
         put_spelled(o, json_text(v), json_text_bytes(v));
         json_put(o, "\"");
     } else if (json_is_number(v)) {
-        put_number(o, json_number(v));
+        put_number(o, v);
     } else if (json_is_object(v) || json_is_array(v)) {
         json_put(o, json_is_object(v) ? "{" : "[");
         for (const json *m = json_child(v); m; m = json_next(m)) {

@@ -6,7 +6,7 @@
 #include "runtime/command.h"
 
 static const struct command *const commands[] = {
-    &run_command,   &info_command,  &score_command, &tokenize_command,
+    &run_command,   &serve_command, &info_command,  &score_command,   &tokenize_command,
     &route_command, &bench_command, &synth_command, &devices_command,
 };
 enum { N_COMMAND = sizeof commands / sizeof *commands };
@@ -41,8 +41,7 @@ static int print_options(void)
                letter, now, row->help);
     }
     puts("\n`POLYMATH_ISA` chooses the instruction set of the CPU backend: generic, avx2, "
-         "avx512 or "
-         "avx512bf16.");
+         "avx512, avx512bf16 or amx.");
     pm_options_free(o);
     return EXIT_OK;
 }

@@ -21,6 +21,18 @@ const struct option options_table[] = {
      "most prompt tokens of one step"},
     {"kv-type", 0, GROUP_ENGINE, OPTION_TEXT, FIELD(kv_type), 0, 0, "TYPE",
      "type of the KV cache: auto, f32, f16, bf16"},
+    {"max-seqs", 0, GROUP_ENGINE, OPTION_INT, FIELD(max_seqs), 1, 4096, "N",
+     "most requests that run at once; at most batch"},
+    {"kv-tokens", 0, GROUP_ENGINE, OPTION_INT, FIELD(kv_tokens), 0, 1 << 30, "N",
+     "tokens that the KV cache holds; 0 takes context times max-seqs, but at most times 8"},
+    {"max-queue", 0, GROUP_ENGINE, OPTION_INT, FIELD(max_queue), 1, 1 << 20, "N",
+     "most requests that wait; more are refused"},
+    {"max-queue-tokens", 0, GROUP_ENGINE, OPTION_INT, FIELD(max_queue_tokens), 1, 1 << 30, "N",
+     "most prompt tokens that wait; more are refused"},
+    {"prefix-cache", 0, GROUP_ENGINE, OPTION_SWITCH, FIELD(prefix_cache), 0, 1, "0|1",
+     "keep prompts in the KV cache for prompts that begin alike"},
+    {"decode-slowdown", 0, GROUP_ENGINE, OPTION_FLOAT, FIELD(decode_slowdown), 0, 1000, "X",
+     "a step with prompts may take X times a step without; 0 is no limit"},
     {"max-tokens", 'n', GROUP_GENERATION, OPTION_INT, FIELD(max_tokens), 0, 1 << 30, "N",
      "most new tokens"},
     {"temperature", 0, GROUP_GENERATION, OPTION_FLOAT, FIELD(temperature), 0, 100, "X",
@@ -108,6 +120,7 @@ pm_status options_set(struct pm_options *o, const struct option *row, const char
         TRY(copy_text(&o->stop[o->n_stop], value, strlen(value)));
         o->n_stop++;
         return PM_OK;
+    case OPTION_SWITCH:
     case OPTION_FLAG:
         if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0) return wrong(row, value);
         *(bool *)field = *value == '1';
@@ -126,6 +139,7 @@ void options_value(const struct pm_options *o, const struct option *row, char *o
         snprintf(out, n, "%llu", (unsigned long long)*(const uint64_t *)field);
         break;
     case OPTION_TEXT: snprintf(out, n, "%s", (const char *)field); break;
+    case OPTION_SWITCH: snprintf(out, n, "%d", *(const bool *)field); break;
     case OPTION_FLAG: snprintf(out, n, "%s", *(const bool *)field ? "on" : "off"); break;
     case OPTION_LIST: snprintf(out, n, "none"); break;
     }
@@ -150,6 +164,11 @@ pm_status pm_options_new(pm_options **out)
     snprintf(o->device, sizeof o->device, "auto");
     snprintf(o->kv_type, sizeof o->kv_type, "auto");
     o->batch = 512;
+    o->max_seqs = 32;
+    o->max_queue = 1024;
+    o->max_queue_tokens = 1 << 20;
+    o->prefix_cache = true;
+    o->decode_slowdown = 2;
     o->max_tokens = 256;
     o->top_p = 1;
     o->repeat_penalty = 1;

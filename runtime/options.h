@@ -10,6 +10,9 @@ struct pm_options {
     /* engine */
     char device[32], kv_type[8];
     int threads, context, batch;
+    int max_seqs, kv_tokens, max_queue, max_queue_tokens;
+    float decode_slowdown;
+    bool prefix_cache;
     /* generation */
     int max_tokens, top_k, logprobs;
     float temperature, top_p, min_p, repeat_penalty;
@@ -25,7 +28,8 @@ enum option_kind {
     OPTION_U64,
     OPTION_TEXT,
     OPTION_LIST,
-    OPTION_FLAG
+    OPTION_SWITCH, /* takes 0 or 1 */
+    OPTION_FLAG    /* bare: sets it */
 };
 enum option_group { GROUP_ENGINE, GROUP_GENERATION };
 

@@ -19,29 +19,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/cpu/ops.h"
+#include "kernels/cpu/attention.h"
 
-enum { TASK_QUERIES = 64, SCORE_FLOATS = 1 << 18, MIN_QUERIES = 8 };
-
-/* One query vector of a task. */
-struct query {
-    const float *q; /* [k_dim] */
-    float *out;     /* [v_dim] */
-    int first, end; /* visible positions first .. end - 1 */
-    const float *sink;
-};
-
-/* What all queries of a task share. */
-struct span {
-    const struct micro *m;
-    const struct kv_layer *kv;
-    const int32_t *block; /* this sequence's block table */
-    int kv_head, k_dim, v_dim;
-    bool v_is_k; /* values are the first v_dim entries of the keys */
-    float scale;
-    float *room; /* [MICRO_ROOM] of the tiles */
-};
-
+enum { SCORE_FLOATS = 1 << 18, MIN_QUERIES = 8 };
 enum { ROOM_BYTES = MICRO_ROOM * (int)sizeof(float) }; /* begins a task's scratch */
 
 static size_t element(pm_dtype type)
@@ -49,14 +29,14 @@ static size_t element(pm_dtype type)
     return (size_t)dtype_bits(type) / 8;
 }
 
-static const char *key_at(const struct span *s, int64_t position)
+const char *key_at(const struct span *s, int64_t position)
 {
     int64_t block = s->block[position / KV_BLOCK] * (int64_t)s->kv->n_kv_head + s->kv_head;
     int64_t at = (block * KV_BLOCK + position % KV_BLOCK) * s->kv->k_dim;
     return (const char *)s->kv->k + (size_t)at * element(s->kv->type);
 }
 
-static const char *value_at(const struct span *s, int64_t position)
+const char *value_at(const struct span *s, int64_t position)
 {
     int64_t block = s->block[position / KV_BLOCK] * (int64_t)s->kv->n_kv_head + s->kv_head;
     int64_t at = (block * KV_BLOCK + position % KV_BLOCK) * s->kv->v_dim;
@@ -76,16 +56,35 @@ static size_t padded(size_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
-size_t attention_scratch_bytes(int64_t n_kv, int64_t n_col)
+/* Of the scores of a task: rows begin and end at multiples of MIX_ROWS, and as bf16 they fit
+ * into their own place. */
+static size_t score_bytes(int64_t n_kv)
 {
-    /* The tile's room, scores, converted queries, and for MLA the absorbed queries and latent
-     * sums. */
-    return ROOM_BYTES +
-           padded((size_t)task_queries(n_kv) * (size_t)(n_kv + KV_BLOCK) * sizeof(float)) +
-           (size_t)TASK_QUERIES * 3 * padded((size_t)n_col * sizeof(float));
+    return padded((size_t)task_queries(n_kv) * (size_t)(n_kv + 2 * MIX_ROWS) * sizeof(float));
 }
 
-/* score[i, j - first] = q[i] . k[j] for positions first .. end - 1. */
+size_t attention_scratch_bytes(int64_t n_kv, int64_t n_col)
+{
+    /* The tile's room, scores, converted queries, for MLA the absorbed queries and latent sums,
+     * and what mixing takes. */
+    return ROOM_BYTES + score_bytes(n_kv) +
+           (size_t)TASK_QUERIES * 3 * padded((size_t)n_col * sizeof(float)) +
+           mix_room_bytes(n_col);
+}
+
+/* Points the tile at the keys of positions j .. j + n_w - 1; a block of them is contiguous. */
+static void point_keys(const struct span *s, struct tile *tile, int j, int rows)
+{
+    size_t step = (size_t)s->kv->k_dim * element(s->kv->type);
+    const char *key = NULL;
+    for (int w = 0; w < rows; w++) {
+        int at = j + (int)min_i64(w, tile->n_w - 1);
+        if (w == 0 || at % KV_BLOCK == 0) key = key_at(s, at) - at % KV_BLOCK * (int64_t)step;
+        tile->w[w] = key + (size_t)(at % KV_BLOCK) * step;
+    }
+}
+
+/* score[i, j - base] = q[i] . k[j] for positions first .. end - 1. */
 static void scores(const struct span *s, const struct query *query, int n, int first, int end,
                    float *score, int64_t stride, char *converted)
 {
@@ -93,6 +92,7 @@ static void scores(const struct span *s, const struct query *query, int n, int f
     const void *x[TASK_QUERIES];
     struct tile tile = {.n_x = n, .k = s->k_dim, .x = x, .y_stride = stride, .room = s->room};
     size_t row_bytes = padded((size_t)s->k_dim * sizeof(float));
+    int rows = micro_rows(map);
     for (int i = 0; i < n; i++) {
         x[i] = query[i].q;
         if (map->x_type == PM_BF16) {
@@ -101,17 +101,17 @@ static void scores(const struct span *s, const struct query *query, int n, int f
             x[i] = converted + (size_t)i * row_bytes;
         }
     }
-    for (int j = first; j < end;) {
-        int n_w = (int)min_i64(MICRO_ROWS - j % MICRO_ROWS, end - j);
-        const char *key = key_at(s, j); /* a block is contiguous and MICRO_ROWS divides it */
-        size_t step = (size_t)s->kv->k_dim * element(s->kv->type);
-        tile.n_w = n_w;
-        for (int w = 0; w < MICRO_ROWS; w++) {
-            tile.w[w] = key + (size_t)min_i64(w, n_w - 1) * step;
-        }
-        tile.y = score + (j - first);
+    if (map->pack) {
+        map->pack(converted, (const float *const *)x, n, s->k_dim);
+        tile.packed = converted;
+    }
+    for (int j = first; j < end; j += tile.n_w) {
+        /* Tiles of several blocks begin where a block does. */
+        int most = j % KV_BLOCK ? (int)min_i64(rows, KV_BLOCK) : rows;
+        tile.n_w = (int)min_i64(most - j % most, end - j);
+        point_keys(s, &tile, j, rows);
+        tile.y = score + (j - first / MIX_ROWS * MIX_ROWS);
         map->tile(&tile);
-        j += n_w;
     }
 }
 
@@ -131,22 +131,25 @@ static float softmax(const struct span *s, const struct query *q, float *visible
     return 1 / sum;
 }
 
-/* out[i] += sum over j of score[i, j] v[j], a block of the cache at a time: queries that see
- * the whole block together, others each over what they see. A value that a query does not see
- * never meets it, not even with weight 0: it may be infinite. */
+/* out[i] = sum over j of score[i, j - base] v[j], a block of the cache at a time: queries that
+ * see the whole block together, others each over what they see. A value that a query does not
+ * see never meets it, not even with weight 0: it may be infinite. */
 static void weighted_sums(const struct span *s, const struct query *query, int n,
                           const float *score, int64_t stride, int first, int end)
 {
     float *y[TASK_QUERIES];
     const float *p[TASK_QUERIES];
     struct values values = {.dim = s->v_dim, .y = y, .p = p};
+    int base = first / MIX_ROWS * MIX_ROWS;
     values.v_stride = (int64_t)element(s->kv->type) * (s->v_is_k ? s->kv->k_dim : s->kv->v_dim);
+    for (int i = 0; i < n; i++)
+        memset(query[i].out, 0, (size_t)s->v_dim * sizeof(float));
     for (int j = first, stop; j < end; j = stop) {
         int n_whole = 0;
         stop = (int)min_i64(end, (j / KV_BLOCK + 1) * KV_BLOCK);
         for (int i = 0; i < n; i++) {
             int from = (int)max_i64(j, query[i].first), to = (int)min_i64(stop, query[i].end);
-            const float *weight = score + i * stride + (from - first);
+            const float *weight = score + i * stride + (from - base);
             if (from >= to) continue;
             if (to - from == stop - j) {
                 y[n_whole] = query[i].out;
@@ -168,26 +171,30 @@ static void weighted_sums(const struct span *s, const struct query *query, int n
     }
 }
 
-/* All of a task. Scratch: scores, then converted queries. */
+/* All of a task. Scratch: scores, converted queries, and at the end room to mix values. */
 static void attend(const struct span *s, const struct query *query, int n, char *scratch,
                    int64_t n_kv)
 {
-    int first = query[0].first, end = query[0].end;
+    int first = query[0].first, end = query[0].end, base;
     int64_t stride;
     float *score = (float *)(void *)scratch;
     float inverse[TASK_QUERIES];
+    char *converted = scratch + score_bytes(n_kv);
     for (int i = 1; i < n; i++) {
         first = (int)min_i64(first, query[i].first);
         end = (int)max_i64(end, query[i].end);
     }
-    stride = end - first;
-    scores(s, query, n, first, end, score, stride,
-           scratch + padded((size_t)task_queries(n_kv) * (size_t)(n_kv + KV_BLOCK) * 4));
-    for (int i = 0; i < n; i++) {
-        inverse[i] = softmax(s, &query[i], score + i * stride + (query[i].first - first));
-        memset(query[i].out, 0, (size_t)s->v_dim * sizeof(float));
+    base = first / MIX_ROWS * MIX_ROWS;
+    stride = (end + MIX_ROWS - 1) / MIX_ROWS * MIX_ROWS - base;
+    scores(s, query, n, first, end, score, stride, converted);
+    for (int i = 0; i < n; i++)
+        inverse[i] = softmax(s, &query[i], score + i * stride + (query[i].first - base));
+    if (s->m->mix && s->kv->type == PM_BF16) {
+        char *room = converted + (size_t)TASK_QUERIES * 3 * padded((size_t)s->k_dim * 4);
+        mix_values(s, query, n, score, stride, base, room);
+    } else {
+        weighted_sums(s, query, n, score, stride, first, end);
     }
-    weighted_sums(s, query, n, score, stride, first, end);
     for (int i = 0; i < n; i++) {
         for (int c = 0; c < s->v_dim; c++) {
             query[i].out[c] *= inverse[i];
@@ -302,7 +309,8 @@ pm_status cpu_attention(struct device *d, const struct attention *op)
     struct attention_job job = {.d = d, .op = op};
     int64_t n_kv = longest(op->rows);
     if (op->rows->n_row == 0) return PM_OK;
-    TRY(cpu_reserve_bytes(d, 0, attention_scratch_bytes(n_kv, op->kv->k_dim)));
+    TRY(cpu_reserve_bytes(
+        d, 0, attention_scratch_bytes(n_kv, max_i64(op->kv->k_dim, op->kv->v_dim))));
     cut(&job, op->n_head, op->n_head / op->kv->n_kv_head, op->rows->n_row, n_kv);
     parallel_for(d->pool,
                  (op->rows->n_row + job.rows_per_task - 1) / job.rows_per_task *
@@ -366,10 +374,9 @@ static void mla_rows(const struct attention_job *job, int head, int seq, int64_t
     struct query query[TASK_QUERIES];
     float *out[TASK_QUERIES];
     size_t width = padded((size_t)op->kv->k_dim * sizeof(float)) / sizeof(float);
-    size_t score_bytes = padded((size_t)task_queries(job->n_kv) *
-                                (size_t)(job->n_kv + KV_BLOCK) * sizeof(float));
     char *after_room = scratch + ROOM_BYTES;
-    float *absorbed = (float *)(void *)(after_room + score_bytes) + TASK_QUERIES * width;
+    float *absorbed =
+        (float *)(void *)(after_room + score_bytes(job->n_kv)) + TASK_QUERIES * width;
     float *latent = absorbed + TASK_QUERIES * width;
     float *spare = (float *)(void *)after_room; /* the scores' place, free before and after */
     int n = 0;

@@ -1,10 +1,13 @@
 /* device.c - the CPU as a device: a thread pool, an instruction set, plain memory; and the
  * table of its operations. "Device" memory is host memory, so weights are used where the file
  * is mapped and upload copies. */
+#define _DEFAULT_SOURCE
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/peaks.h"
@@ -93,6 +96,55 @@ static pm_status cpu_clear(struct device *d, void *p, size_t bytes)
     return PM_OK;
 }
 
+static void *cpu_stream(struct device *d)
+{
+    (void)d;
+    return NULL;
+}
+
+/* An operation is done when its call returns, so a mark is the clock of the host. */
+static pm_status cpu_mark_new(struct device *d, void **mark)
+{
+    struct timespec *t;
+    (void)d;
+    TRY(alloc_array(&t, 1, sizeof *t, "mark"));
+    *mark = t;
+    return PM_OK;
+}
+
+static pm_status cpu_mark_set(struct device *d, void *mark)
+{
+    (void)d;
+    clock_gettime(CLOCK_MONOTONIC, mark);
+    return PM_OK;
+}
+
+static pm_status cpu_mark_us(struct device *d, double *us, void *from, void *to)
+{
+    const struct timespec *a = from, *b = to;
+    (void)d;
+    *us = (double)(b->tv_sec - a->tv_sec) * 1e6 + (double)(b->tv_nsec - a->tv_nsec) / 1e3;
+    return PM_OK;
+}
+
+static void cpu_mark_free(struct device *d, void *mark)
+{
+    (void)d;
+    free(mark);
+}
+
+static void cpu_facts(struct device *d, struct device_facts *out)
+{
+    enum { USUAL_CACHE = 32 << 20 };
+    long bytes = 0;
+    (void)d;
+    memset(out, 0, sizeof *out);
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    out->cache_bytes = bytes > 0 ? (size_t)bytes : USUAL_CACHE;
+}
+
 static const char *cpu_describe(struct device *d)
 {
     return d->text;
@@ -107,11 +159,13 @@ static pm_status cpu_reserve_step(struct device *d, int64_t n_row, int64_t n_col
 static void cpu_explain(struct device *d, const struct linear_kind *kind, char *text,
                         size_t size)
 {
-    pm_dtype x = d->micro->map[kind->type].x_type;
-    const char *how = x == PM_BF16           ? "BF16 products"
-                      : kind->type == PM_F32 ? "F32 products"
-                                             : "widened to F32 tile by tile";
-    snprintf(text, size, "%s, %d weight rows at a time: %s", d->micro->name, MICRO_ROWS, how);
+    const struct micro_map *map = &d->micro->map[kind->type];
+    const char *how = map->pack                ? "BF16 products of packed rows"
+                      : map->x_type == PM_BF16 ? "BF16 products"
+                      : kind->type == PM_F32   ? "F32 products"
+                                               : "widened to F32 tile by tile";
+    snprintf(text, size, "%s, %d weight rows at a time: %s", d->micro->name, micro_rows(map),
+             how);
 }
 
 const struct kernels cpu_kernels = {
@@ -127,9 +181,15 @@ const struct kernels cpu_kernels = {
     .download = cpu_copy,
     .sync = cpu_sync,
     .set_stream = cpu_set_stream,
+    .stream = cpu_stream,
     .clear = cpu_clear,
     .describe = cpu_describe,
     .reserve = cpu_reserve_step,
+    .mark_new = cpu_mark_new,
+    .mark_set = cpu_mark_set,
+    .mark_us = cpu_mark_us,
+    .mark_free = cpu_mark_free,
+    .facts = cpu_facts,
     .explain = cpu_explain,
     .measure = peaks_measure,
     .embed = cpu_embed,

@@ -209,6 +209,7 @@ pm_status cpu_permute(struct device *d, const struct gate *gate, int n_row,
 }
 
 struct unpermute_job {
+    const struct micro *m;
     const struct gate *g;
     struct tensor y, x;
     const struct routing *routing;
@@ -233,13 +234,15 @@ static void scale_into_place(void *arg, int64_t first, int64_t end, int worker)
 pm_status cpu_permute_scaled(struct device *d, const struct gate *gate, struct tensor y,
                              struct tensor x, const struct routing *routing)
 {
-    struct unpermute_job job = {gate, y, x, routing, 1};
+    struct unpermute_job job = {d->micro, gate, y, x, routing, 1};
     parallel_rows(d, x.rows, max_i64(1, 8192 / (x.cols * gate->top_k)), scale_into_place, &job);
     return PM_OK;
 }
 
+/* Long parts, because a row of x is read from memory: its prefetchers like to go on. */
 static void unpermute_rows(void *arg, int64_t first, int64_t end, int worker)
 {
+    enum { PART = 2048 };
     const struct unpermute_job *job = arg;
     int top_k = job->g->top_k;
     (void)worker;
@@ -247,20 +250,15 @@ static void unpermute_rows(void *arg, int64_t first, int64_t end, int worker)
         const int32_t *place = job->routing->place + r * top_k;
         const float *weight = job->routing->weight + r * top_k;
         float *y = row_f32(&job->y, r);
-        enum { PART = 256 };
         for (int64_t i = 0; i < job->y.cols; i += PART) {
             int64_t n = min_i64(PART, job->y.cols - i);
-            float sum[PART] = {0};
+            float sum[PART];
+            memset(sum, 0, (size_t)n * sizeof *sum);
             for (int k = 0; k < top_k; k++) {
                 const float *x = row_f32(&job->x, place[k]) + i;
-                float w = job->g->scale_input ? 1 : weight[k];
-                for (int64_t j = 0; j < n; j++) {
-                    sum[j] += w * x[j];
-                }
+                job->m->axpy_f32(sum, job->g->scale_input ? 1 : weight[k], x, n);
             }
-            for (int64_t j = 0; j < n; j++) {
-                y[i + j] += job->factor * sum[j];
-            }
+            job->m->axpy_f32(y + i, job->factor, sum, n);
         }
     }
 }
@@ -268,7 +266,7 @@ static void unpermute_rows(void *arg, int64_t first, int64_t end, int worker)
 pm_status cpu_unpermute(struct device *d, const struct gate *gate, struct tensor y,
                         struct tensor x, const struct routing *routing, float factor)
 {
-    struct unpermute_job job = {gate, y, x, routing, factor};
+    struct unpermute_job job = {d->micro, gate, y, x, routing, factor};
     parallel_rows(d, y.rows, max_i64(1, 8192 / (y.cols * gate->top_k)), unpermute_rows, &job);
     return PM_OK;
 }

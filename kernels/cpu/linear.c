@@ -5,14 +5,15 @@
  *
  * w is [N, K] as it lies in the file, x is float32 [rows, K]. Where the instruction set
  * multiplies bf16, rows of x are rounded to bf16 once per call, and operations with the same x
- * share them.
+ * share them; where its tiles want x packed, a worker packs the rows of a task and keeps them
+ * for its next one, which mostly has the same.
  *
  * All operations of a call become one list of tasks under one dispatch. A task is a chunk of
  * columns n0 .. n1 of one expert for a block of its rows: the weights of a chunk come from
  * memory once, the block of rows stays in the second cache, and a gated task keeps the sums of
  * `up` in its scratch until the end, where bias and glu are applied to whole chunks of rows.
- * Within the task, MICRO_ROWS weight rows at a time meet all rows of the block (see
- * micro_tile.h) while the next weight rows are fetched.
+ * Within the task, a tile's weight rows at a time meet all rows of the block (see micro_tile.h
+ * and micro_amx.c) while the next weight rows are fetched.
  *
  * Bytes: the weights of every expert that has rows, once per block of rows, plus x and y.
  * Flops: 2 N K a row. Limiter: memory below about 16 rows an expert, multiply-adds above.
@@ -20,6 +21,7 @@
  * Determinism: how rows and columns are cut into tasks depends on the call and on the number of
  * threads, but an output's sum is made by one tile in one order over K, so its bits depend on
  * its row of x and its row of w alone. */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,12 +30,14 @@
 enum {
     CHUNK_BYTES = 128 << 10, /* of weights in a task, where there are tasks enough */
     MIN_CHUNK_BYTES = 16 << 10,
-    CHUNKS_PER_WORKER = 8,    /* wanted, to balance */
-    BLOCK_BYTES = 768 << 10,  /* of x in a task */
-    MIN_BLOCK = 24,           /* rows of x in a task, */
-    MAX_BLOCK = 192,          /* at most these */
+    CHUNKS_PER_WORKER = 8,   /* wanted, to balance */
+    BLOCK_BYTES = 768 << 10, /* of x in a task, */
+    PACKED_BYTES = 1 << 20,  /* of packed x */
+    MIN_BLOCK = 32,          /* rows of x in a task, whose number is a multiple of this */
+    MAX_BLOCK = MICRO_PACKED_X,
     MAX_CHUNK = 128,          /* columns in a task */
     SERIAL_VALUES = 32 << 10, /* activations to convert without a dispatch */
+    STREAM_BYTES = 4 << 20,   /* of y from which on it is written past the caches */
 };
 
 /* One operation of the call: how it is cut. */
@@ -42,7 +46,7 @@ struct map_plan {
     int64_t x_stride; /* bytes */
     int64_t chunk;    /* columns in a task */
     int64_t n_chunk;
-    int64_t block; /* most rows of x in a task */
+    int64_t block; /* most rows of x in a task, a multiple of MIN_BLOCK */
 };
 
 /* The rows of one expert in one operation. Its tasks count chunks within blocks, so that
@@ -53,12 +57,19 @@ struct part {
     int64_t first_task;
 };
 
+/* The rows of x that a worker has packed. */
+struct packed {
+    const struct part *part; /* NULL: none of this call */
+    int64_t block;
+};
+
 struct linear_call {
     struct device *d;
     const struct linear *op;
     int n_op;
     struct map_plan *plan; /* [n_op] */
     struct part *part;     /* [n_part] */
+    struct packed *packed; /* [pool_size] */
     int64_t n_part, n_task;
 };
 
@@ -123,12 +134,31 @@ void cpu_release(struct device *d)
     d->scratch_bytes = d->worker_bytes = 0;
 }
 
-/* A worker's scratch during a task. */
+/* A worker's scratch during a call, but for the packed rows of x, which follow. */
 struct scratch {
     const void *x[MAX_BLOCK]; /* rows of x */
     _Alignas(MICRO_ALIGNMENT) float room[MICRO_ROOM];
     float sum[MAX_BLOCK * MAX_CHUNK], up[MAX_BLOCK * MAX_CHUNK]; /* [n_row, n_column] */
 };
+
+/* Most rows of x in a task whose rows have so many bytes. */
+static int64_t block_rows(int64_t bytes, int64_t row_bytes)
+{
+    int64_t n = min_i64(bytes / row_bytes, MAX_BLOCK) / MIN_BLOCK * MIN_BLOCK;
+    return max_i64(n, MIN_BLOCK);
+}
+
+/* Of a worker for reductions of up to k values. */
+static size_t scratch_bytes(const struct micro *micro, int64_t k)
+{
+    size_t packed_bytes = 0;
+    for (int t = 0; t < PM_DTYPE_COUNT; t++) {
+        if (!micro->map[t].pack) continue;
+        packed_bytes =
+            (size_t)max_i64(PACKED_BYTES, micro_packed_bytes(MIN_BLOCK, k)) + MICRO_ALIGNMENT;
+    }
+    return sizeof(struct scratch) + packed_bytes;
+}
 
 pm_status cpu_reserve(struct device *d, int64_t n_row, int64_t n_col)
 {
@@ -139,8 +169,9 @@ pm_status cpu_reserve(struct device *d, int64_t n_row, int64_t n_col)
         return fail(PM_ERR_NOMEM, "%lld rows of %lld values are too many", (long long)n_row,
                     (long long)n_col);
     }
-    list_bytes += padded(SPARE_OPS * sizeof(struct map_plan)) + MICRO_ALIGNMENT;
-    return cpu_reserve_bytes(d, x_bytes + list_bytes, sizeof(struct scratch));
+    list_bytes += padded(SPARE_OPS * sizeof(struct map_plan)) + MICRO_ALIGNMENT +
+                  padded((size_t)pool_size(d->pool) * sizeof(struct packed));
+    return cpu_reserve_bytes(d, x_bytes + list_bytes, scratch_bytes(d->micro, n_col));
 }
 
 static pm_status check_weight(const struct linear *op, const struct tensor *w,
@@ -268,9 +299,15 @@ static size_t x_bytes(const struct linear_call *call, int i)
 /* Reserves what the call needs, places it, and converts activations. */
 static pm_status place(struct linear_call *call)
 {
-    size_t bytes = padded((size_t)call->n_op * sizeof *call->plan), part_at = bytes, x_at;
+    size_t packed_bytes = (size_t)pool_size(call->d->pool) * sizeof *call->packed;
+    size_t bytes = padded((size_t)call->n_op * sizeof *call->plan), part_at, x_at;
+    size_t packed_at = bytes;
+    int64_t k = 0;
+    bytes += padded(packed_bytes);
+    part_at = bytes;
     for (int i = 0; i < call->n_op; i++) {
         const struct linear *op = &call->op[i];
+        k = max_i64(k, op->x.cols);
         for (int e = 0; e < n_expert(op); e++) {
             call->n_part += expert_begin(op, e) < expert_end(op, e);
         }
@@ -279,8 +316,10 @@ static pm_status place(struct linear_call *call)
     x_at = bytes;
     for (int i = 0; i < call->n_op; i++)
         bytes += x_bytes(call, i);
-    TRY(cpu_reserve_bytes(call->d, bytes, sizeof(struct scratch)));
+    TRY(cpu_reserve_bytes(call->d, bytes, scratch_bytes(call->d->micro, k)));
     call->plan = (struct map_plan *)(void *)call->d->scratch;
+    call->packed = (struct packed *)(void *)(call->d->scratch + packed_at);
+    memset(call->packed, 0, packed_bytes);
     call->part = (struct part *)(void *)(call->d->scratch + part_at);
     for (int i = 0; i < call->n_op; i++) {
         int owner = x_owner(call->d->micro, call->op, i);
@@ -310,15 +349,17 @@ static void cut(struct linear_call *call, int i, int e, int64_t chunk_bytes)
 {
     const struct linear *op = &call->op[i];
     struct map_plan *plan = &call->plan[i];
-    int64_t n = op->y.cols;
+    const struct micro_map *map = &call->d->micro->map[op->w[e].type];
+    int64_t n = op->y.cols, rows = map->pack ? MICRO_PACKED_GROUP : MICRO_ROWS;
     int64_t row_bytes = plan->x ? plan->x_stride : op->x.cols * (int64_t)sizeof(float);
     int64_t chunk = min_i64(MAX_CHUNK, max_i64(1, chunk_bytes / column_bytes(op, e)));
     plan->n_chunk = ceil_div(n, chunk);
     /* Equal chunks, of whole tiles. */
-    chunk = ceil_div(ceil_div(n, plan->n_chunk), MICRO_ROWS) * MICRO_ROWS;
+    chunk = ceil_div(ceil_div(n, plan->n_chunk), rows) * rows;
     plan->chunk = min_i64(chunk, MAX_CHUNK);
     plan->n_chunk = ceil_div(n, plan->chunk);
-    plan->block = min_i64(MAX_BLOCK, max_i64(MIN_BLOCK, BLOCK_BYTES / row_bytes));
+    plan->block = map->pack ? block_rows(PACKED_BYTES, micro_packed_bytes(1, op->x.cols))
+                            : block_rows(BLOCK_BYTES, row_bytes);
 }
 
 /* Lists the tasks. */
@@ -348,8 +389,12 @@ static void plan_tasks(struct linear_call *call)
 
 /* What a task computes. */
 struct task {
+    struct scratch *scratch; /* and what is packed in it, of the worker */
+    struct packed *packed;
     const struct linear *op;
     const struct map_plan *plan;
+    const struct part *part;
+    int64_t block;
     int expert;
     int32_t row, n_row; /* rows of y */
     int64_t column, n_column;
@@ -358,7 +403,7 @@ struct task {
 static struct task find_task(const struct linear_call *call, int64_t number)
 {
     int64_t low = 0, high = call->n_part - 1;
-    struct task task;
+    struct task task = {NULL};
     while (low < high) {
         int64_t middle = (low + high + 1) / 2;
         if (call->part[middle].first_task <= number) {
@@ -372,12 +417,16 @@ static struct task find_task(const struct linear_call *call, int64_t number)
     int64_t n_block = ceil_div(part->n_row, plan->block);
     int64_t chunk = (number - part->first_task) % plan->n_chunk;
     int64_t block = (number - part->first_task) / plan->n_chunk;
-    int32_t first = (int32_t)(part->n_row * block / n_block);
+    int64_t n_unit = ceil_div(part->n_row, MIN_BLOCK);
+    int64_t first = n_unit * block / n_block * MIN_BLOCK;
+    int64_t end = n_unit * (block + 1) / n_block * MIN_BLOCK;
     task.op = &call->op[part->op];
     task.plan = plan;
+    task.part = part;
+    task.block = block;
     task.expert = part->expert;
-    task.row = part->first_row + first;
-    task.n_row = (int32_t)(part->n_row * (block + 1) / n_block) - first;
+    task.row = part->first_row + (int32_t)first;
+    task.n_row = (int32_t)(min_i64(end, part->n_row) - first);
     task.column = chunk * plan->chunk;
     task.n_column = min_i64(plan->chunk, task.op->y.cols - task.column);
     return task;
@@ -395,10 +444,23 @@ static void point_x(const struct task *task, pm_dtype type, const void **x)
     }
 }
 
-/* Points the tile at weight rows row .. row + n_w - 1 and their scales. */
-static void point_w(struct tile *tile, const struct tensor *w, int64_t row)
+/* The task's rows of x as the tile wants them: packed, in the worker's room. */
+static const void *pack_x(const struct task *task, const struct micro_map *map)
 {
-    for (int j = 0; j < MICRO_ROWS; j++) {
+    struct packed *packed = task->packed;
+    struct scratch *scratch = task->scratch;
+    char *room = (char *)scratch + padded(sizeof *scratch);
+    if (packed->part == task->part && packed->block == task->block) return room;
+    point_x(task, PM_F32, scratch->x);
+    map->pack(room, (const float *const *)scratch->x, task->n_row, task->op->x.cols);
+    *packed = (struct packed){task->part, task->block};
+    return room;
+}
+
+/* Points the tile at weight rows row .. row + n_w - 1 of `rows` and their scales. */
+static void point_w(struct tile *tile, const struct tensor *w, int64_t row, int rows)
+{
+    for (int j = 0; j < rows; j++) {
         int64_t r = row + min_i64(j, tile->n_w - 1);
         int64_t scale_row = w->type == PM_F8_E4M3 ? (w->scale_row + r) / F8_BLOCK : r;
         tile->w[j] = (const char *)w->data + r * w->stride;
@@ -406,35 +468,45 @@ static void point_w(struct tile *tile, const struct tensor *w, int64_t row)
     }
 }
 
+/* What the tile fetches: weight rows from `row` on. */
 static void point_next(struct tile *tile, const struct tensor *w, int64_t row)
 {
     tile->next_bytes = stored_bytes(w);
     for (int j = 0; j < MICRO_ROWS; j++) {
         tile->next[j] = (const char *)w->data + min_i64(row + j, w->rows - 1) * w->stride;
     }
+    tile->ahead = tile->next[0];
+    tile->ahead_bytes = MICRO_PACKED_GROUP * w->stride;
 }
 
 /* sum[r, n] = w[column + n] x[r] for the task's rows and columns. Row after_row of `after` is
  * what will be read next, or after is NULL. */
 static void run_columns(const struct linear_call *call, const struct task *task,
-                        const struct tensor *w, struct scratch *scratch, float *sum,
-                        const struct tensor *after, int64_t after_row)
+                        const struct tensor *w, float *sum, const struct tensor *after,
+                        int64_t after_row)
 {
     const struct micro_map *map = &call->d->micro->map[w->type];
+    struct scratch *scratch = task->scratch;
+    int rows = micro_rows(map);
     struct tile tile = {.n_x = task->n_row,
                         .k = w->cols,
                         .x = scratch->x,
                         .y_stride = task->n_column,
                         .room = scratch->room};
-    point_x(task, map->x_type, scratch->x);
-    for (int64_t n = 0; n < task->n_column; n += MICRO_ROWS) {
-        bool last = n + MICRO_ROWS >= task->n_column;
-        tile.n_w = (int)min_i64(MICRO_ROWS, task->n_column - n);
+    if (map->pack) {
+        tile.packed = pack_x(task, map);
+    } else {
+        point_x(task, map->x_type, scratch->x);
+    }
+    for (int64_t n = 0; n < task->n_column; n += rows) {
+        bool last = n + rows >= task->n_column;
+        tile.n_w = (int)min_i64(rows, task->n_column - n);
         tile.y = sum + n;
-        point_w(&tile, w, task->column + n);
-        tile.next[0] = NULL;
+        point_w(&tile, w, task->column + n, rows);
+        tile.next[0] = tile.ahead = NULL;
+        tile.ahead_bytes = MICRO_PACKED_GROUP * w->stride;
         if (!last) {
-            point_next(&tile, w, task->column + n + MICRO_ROWS);
+            point_next(&tile, w, task->column + n + rows);
         } else if (after) {
             point_next(&tile, after, after_row);
         }
@@ -459,22 +531,29 @@ static void add_bias(const struct micro *m, const struct task *task, const struc
 }
 
 /* Rows of y from the sums. These go through scratch because a few columns at a time of rows
- * that are a power of two apart would fight for the same lines of the caches. */
+ * that are a power of two apart would fight for the same lines of the caches; and past the
+ * caches where y is larger than they are, since memory need not be read then to be written. */
 static void finish(const struct micro *m, const struct task *task, struct scratch *scratch)
 {
     const struct linear *op = task->op;
     int64_t n = task->n_column;
+    size_t bytes = (size_t)n * sizeof(float);
+    bool large = op->y.rows * op->y.stride >= STREAM_BYTES;
     add_bias(m, task, op->b, scratch->sum);
     if (op->w_up) add_bias(m, task, op->b_up, scratch->up);
     for (int32_t r = 0; r < task->n_row; r++) {
+        float *sum = scratch->sum + r * n;
         float *y = (float *)(void *)((char *)op->y.data + (task->row + r) * op->y.stride) +
                    task->column;
-        if (op->w_up) {
-            m->glu(y, scratch->sum + r * n, scratch->up + r * n, n, &op->glu);
+        if (op->w_up) m->glu(sum, sum, scratch->up + r * n, n, &op->glu);
+        if (large && ((uintptr_t)y | bytes) % MICRO_ALIGNMENT == 0) {
+            m->stream_copy(y, sum, bytes);
         } else {
-            memcpy(y, scratch->sum + r * n, (size_t)n * sizeof *y);
+            memcpy(y, sum, bytes);
         }
     }
+    /* Such stores are not in the order of others: here they come before the task's end. */
+    if (large) atomic_thread_fence(memory_order_seq_cst);
 }
 
 static void linear_task(void *arg, int64_t number, int worker)
@@ -482,18 +561,20 @@ static void linear_task(void *arg, int64_t number, int worker)
     const struct linear_call *call = arg;
     struct task task = find_task(call, number), next = task;
     const struct linear *op = task.op;
-    struct scratch *scratch = cpu_worker_scratch(call->d, worker);
     const struct tensor *w = &op->w[task.expert], *after = NULL;
+    struct scratch *scratch = cpu_worker_scratch(call->d, worker);
+    task.scratch = scratch;
+    task.packed = &call->packed[worker];
     if (number + 1 < call->n_task) {
         next = find_task(call, number + 1);
         after = &next.op->w[next.expert];
     }
     if (op->w_up) {
         const struct tensor *up = &op->w_up[task.expert];
-        run_columns(call, &task, w, scratch, scratch->sum, up, task.column);
-        run_columns(call, &task, up, scratch, scratch->up, after, next.column);
+        run_columns(call, &task, w, scratch->sum, up, task.column);
+        run_columns(call, &task, up, scratch->up, after, next.column);
     } else {
-        run_columns(call, &task, w, scratch, scratch->sum, after, next.column);
+        run_columns(call, &task, w, scratch->sum, after, next.column);
     }
     finish(call->d->micro, &task, scratch);
 }

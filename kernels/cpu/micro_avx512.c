@@ -1,5 +1,5 @@
 /* micro_avx512.c - the tables for x86 processors with AVX-512: one for those with F, BW, VL and
- * DQ, one for those that also have BF16.
+ * DQ, one for those that also have BF16, one for those that also have AMX (see micro_amx.c).
  *
  * avx512: activations stay float32, every weight type is widened and multiplied with FMA: 8
  * weight rows by 3 rows of x in 24 of the 32 registers.
@@ -20,7 +20,8 @@
  * nothing of it runs where it cannot. */
 #include <immintrin.h>
 
-#include "kernels/cpu/micro.h"
+#include "kernels/cpu/micro_amx.h"
+#include "kernels/cpu/micro_pairs.h"
 
 #define V_REGISTER(v) "+v"(v)
 
@@ -156,12 +157,9 @@ const struct micro micro_avx512 = {.name = "avx512", .available = available, MIC
 #define WITH_BF16 __attribute__((target("avx512bf16")))
 
 enum {
-    PAIRS = 2 * LANES,    /* bf16 values in a vector */
     DP_K = 2048,          /* most values of K in a pass over stored rows */
     PANEL_K = 2 * MICRO_K /* and in one over widened rows: bf16 in the room of floats */
 };
-
-typedef __m512i pairs;
 
 WITH_BF16 ALWAYS_INLINE vec dp(vec acc, pairs a, pairs b)
 {
@@ -272,43 +270,6 @@ WITH_BF16 PASS_FUNCTION(pass_dp, dp_rows, PM_BF16, false) WITH_BF16
     }
 }
 
-/* 32 codes of E2M1 times their scale. A word looks up by its lowest five bits, of which the
- * fifth belongs to the next code, so the table is there twice. The scale is added to the
- * exponents of all values but the zeros. */
-static inline pairs pairs_from_e2m1(const uint8_t *p, uint8_t scale)
-{
-    const __m512i value = _mm512_setr_epi32(
-        0x3f000000, 0x3fc03f80, 0x40404000, 0x40c04080, (int)0xbf008000, (int)0xbfc0bf80,
-        (int)0xc040c000, (int)0xc0c0c080, 0x3f000000, 0x3fc03f80, 0x40404000, 0x40c04080,
-        (int)0xbf008000, (int)0xbfc0bf80, (int)0xc040c000, (int)0xc0c0c080);
-    __m512i exponent = _mm512_set1_epi16((short)((scale - 127) * 128));
-    __m512i table = _mm512_mask_add_epi16(value, 0xfefefefe, value, exponent);
-    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    /* Too small for bf16 to hold as normal numbers, or no number. */
-    if (scale == 0) table = _mm512_setzero_si512();
-    if (scale == 255) table = _mm512_set1_epi16(0x7fc0);
-    return _mm512_permutexvar_epi16(_mm512_or_si512(b, _mm512_slli_epi32(b, 12)), table);
-}
-
-/* 32 codes of E4M3: moving the bits and adding to the exponent is right for normal values, the
- * eight others are looked up. */
-static inline pairs pairs_from_e4m3(__m256i codes)
-{
-    const __m512i subnormal = _mm512_setr_epi32(0x3b000000, 0x3bc03b80, 0x3c203c00, 0x3c603c40,
-                                                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-    __m512i w = _mm512_cvtepi8_epi16(codes);
-    __m512i magnitude = _mm512_and_si512(_mm512_slli_epi16(w, 4), _mm512_set1_epi16(0x07f0));
-    __mmask32 small = _mm512_testn_epi16_mask(w, _mm512_set1_epi16(0x78));
-    __m512i value = _mm512_add_epi16(magnitude, _mm512_set1_epi16(120 << 7));
-    value = _mm512_mask_permutexvar_epi16(value, small, w, subnormal);
-    return _mm512_or_si512(value, _mm512_and_si512(w, _mm512_set1_epi16((short)0x8000)));
-}
-
-static inline __m256i codes_n(const uint8_t *p, int64_t n)
-{
-    return _mm256_maskz_loadu_epi8(n >= PAIRS ? ~0u : (1u << n) - 1, p);
-}
-
 /* Passes whose weights are widened to bf16 in the tile's room. */
 ALWAYS_INLINE void dp_widened(const struct tile *t, pm_dtype type,
                               void (*pass)(const struct tile *, struct pass *))
@@ -369,10 +330,23 @@ static bool available_bf16(void)
 
 const struct micro micro_avx512bf16 = {.name = "avx512bf16",
                                        .available = available_bf16,
-                                       .map = {[PM_F32] = {PM_F32, tile_f32},
-                                               [PM_F16] = {PM_F32, tile_f16},
-                                               [PM_BF16] = {PM_BF16, tile_dp},
-                                               [PM_F8_E4M3] = {PM_BF16, tile_dp_f8},
-                                               [PM_MXFP4] = {PM_BF16, tile_dp_mxfp4}},
+                                       .map = {[PM_F32] = {PM_F32, tile_f32, NULL},
+                                               [PM_F16] = {PM_F32, tile_f16, NULL},
+                                               [PM_BF16] = {PM_BF16, tile_dp, NULL},
+                                               [PM_F8_E4M3] = {PM_BF16, tile_dp_f8, NULL},
+                                               [PM_MXFP4] = {PM_BF16, tile_dp_mxfp4, NULL}},
                                        MICRO_HELPERS,
                                        .peak_bf16 = peak_bf16};
+
+/* What the tiles of AMX do not multiply runs as in the first table. */
+const struct micro micro_amx = {.name = "amx",
+                                .available = amx_available,
+                                .map = {[PM_F32] = {PM_F32, tile_f32, NULL},
+                                        [PM_F16] = {PM_F32, tile_f16, NULL},
+                                        [PM_BF16] = {PM_F32, amx_tile_bf16, amx_pack},
+                                        [PM_F8_E4M3] = {PM_F32, amx_tile_f8, amx_pack},
+                                        [PM_MXFP4] = {PM_F32, amx_tile_mxfp4, amx_pack}},
+                                MICRO_HELPERS,
+                                .mix_pack = amx_mix_pack,
+                                .mix = amx_mix,
+                                .peak_bf16 = amx_peak};

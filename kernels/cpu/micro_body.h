@@ -321,11 +321,11 @@ static double peak_f32(int64_t n)
 
 /* What every table has; a set replaces what it does better. */
 #define MICRO_BODY                                                                             \
-    .map = {[PM_F32] = {PM_F32, tile_f32},                                                     \
-            [PM_F16] = {PM_F32, tile_f16},                                                     \
-            [PM_BF16] = {PM_F32, tile_bf16},                                                   \
-            [PM_F8_E4M3] = {PM_F32, tile_f8},                                                  \
-            [PM_MXFP4] = {PM_F32, tile_mxfp4}},                                                \
+    .map = {[PM_F32] = {PM_F32, tile_f32, NULL},                                               \
+            [PM_F16] = {PM_F32, tile_f16, NULL},                                               \
+            [PM_BF16] = {PM_F32, tile_bf16, NULL},                                             \
+            [PM_F8_E4M3] = {PM_F32, tile_f8, NULL},                                            \
+            [PM_MXFP4] = {PM_F32, tile_mxfp4, NULL}},                                          \
     MICRO_HELPERS
 
 #define MICRO_HELPERS                                                                          \

@@ -158,6 +158,7 @@ pm_status micro_select(const struct micro **out, const char *name)
 {
     static const struct micro *const table[] = {
 #if defined(__x86_64__)
+        &micro_amx,
         &micro_avx512bf16,
         &micro_avx512,
         &micro_avx2,
@@ -174,6 +175,6 @@ pm_status micro_select(const struct micro **out, const char *name)
             return fail(PM_ERR_UNSUPPORTED, "this processor cannot run %s kernels", name);
         }
     }
-    return fail(PM_ERR_ARG, "no kernels called %s: wanted generic, avx2, avx512 or avx512bf16",
-                name);
+    return fail(PM_ERR_ARG,
+                "no kernels called %s: wanted generic, avx2, avx512, avx512bf16 or amx", name);
 }

@@ -363,7 +363,7 @@ ALWAYS_INLINE void run_passes(const struct tile *t, pm_dtype type, bool panel,
 ALWAYS_INLINE void tile_plain(const struct tile *t, pm_dtype type,
                               void (*pass)(const struct tile *, struct pass *))
 {
-    if (t->room && t->n_x >= WIDEN_X) {
+    if (t->n_x >= WIDEN_X) {
         run_passes(t, type, true, pass_panel);
     } else {
         run_passes(t, type, false, pass);

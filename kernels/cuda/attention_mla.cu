@@ -7,7 +7,8 @@
  * The two maps are one kernel, head_linear: float32 multiply-adds, k ascending, weights of any
  * type decoded on their way to shared memory. Rows go in slices that fit the scratch memory.
  *
- * Bytes: a step reads kv_b twice a slice. Flops: 2 H latent (nope + v_dim) a row. */
+ * Bytes: a step reads kv_b twice a slice. Flops: 2 H latent (nope + v_dim) a row.
+ * Has not run on hardware yet. */
 #include "kernels/cuda/attention.cuh"
 
 enum {

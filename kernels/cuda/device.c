@@ -36,6 +36,7 @@ static int cuda_count(const char **why)
 static void cuda_close(struct device *d)
 {
     if (!d) return;
+    cuda_facts_close(d);
     if (d->own) cudaStreamSynchronize(d->own);
     if (d->scratch) cudaFree(d->scratch); /* waits for the caller's streams */
     if (d->barrier) cudaFree(d->barrier);
@@ -144,6 +145,8 @@ static pm_status cuda_upload(struct device *d, void *to, const void *from, size_
     const void *source = from;
     bool small = bytes <= STAGING_BYTES / 4;
     if (bytes == 0) return PM_OK;
+    /* Kernels run on the calling thread's device; each step begins with an upload. */
+    TRY(cuda_check(cudaSetDevice(d->index), "choosing the device"));
     if (small) {
         if (bytes > STAGING_BYTES - d->staged) TRY(cuda_sync(d));
         source = memcpy(d->staging + d->staged, from, bytes);
@@ -172,6 +175,11 @@ static pm_status cuda_set_stream(struct device *d, void *stream)
     return PM_OK;
 }
 
+static void *cuda_stream(struct device *d)
+{
+    return d->stream;
+}
+
 static pm_status cuda_clear(struct device *d, void *p, size_t bytes)
 {
     if (bytes == 0) return PM_OK;
@@ -193,7 +201,11 @@ static pm_status cuda_record_end(struct device *d, void **out)
         status = cuda_check(cudaGraphInstantiate(&ready, graph, 0), "recording a step");
     }
     if (graph) cudaGraphDestroy(graph);
-    if (status == PM_OK) *out = ready;
+    if (status == PM_OK) {
+        *out = ready;
+    } else {
+        (void)cudaGetLastError(); /* told already: the next launch does not fail for it */
+    }
     return status;
 }
 
@@ -272,6 +284,7 @@ const struct kernels cuda_kernels = {
     .download = cuda_download,
     .sync = cuda_sync,
     .set_stream = cuda_set_stream,
+    .stream = cuda_stream,
     .clear = cuda_clear,
     .record_begin = cuda_record_begin,
     .record_end = cuda_record_end,
@@ -279,7 +292,13 @@ const struct kernels cuda_kernels = {
     .record_free = cuda_record_free,
     .describe = cuda_describe,
     .reserve = cuda_reserve,
+    .mark_new = cuda_mark_new,
+    .mark_set = cuda_mark_set,
+    .mark_us = cuda_mark_us,
+    .mark_free = cuda_mark_free,
+    .facts = cuda_facts,
     .explain = cuda_explain,
+    .check_linear = cuda_check_linear,
     .measure = cuda_measure,
     .embed = cuda_embed,
     .norm = cuda_norm,

@@ -8,7 +8,9 @@
  *   F8_E4M3          value * scale of its 128 x 128 block, in one float32 product; the code
  *                    0x7f (either sign) is not a number
  *   MXFP4            e2m1 * 2^(e8m0 - 127), exact; two values a byte, the lower four bits
- *                    first; the scale code 255 is not a number */
+ *                    first; the scale code 255 is not a number
+ *
+ * Has not run on hardware yet. */
 #ifndef KERNELS_CUDA_DTYPE_CUH
 #define KERNELS_CUDA_DTYPE_CUH
 

@@ -1,8 +1,8 @@
 /* grouped_linear_sm90_prefill.cu - the kernel of grouped_linear_sm90.cu for many rows, in a
- * file of its own for the sake of compile times. */
+ * file of its own for the sake of compile times. Has not run on hardware yet. */
 #include "kernels/cuda/sm90_linear.cuh"
 
-pm_status sm90_launch_prefill(struct device *d, const struct sm90_args *a)
+pm_status sm90_prefill_bf16(struct device *d, const struct sm90_args *a)
 {
-    return sm90_launch<struct sm90_shape<128, 2, 2, 4, 1>>(d, a);
+    return sm90_launch<struct sm90_shape<PM_BF16, 128, 2, 2, 4, 1>>(d, a);
 }

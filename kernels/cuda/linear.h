@@ -3,8 +3,8 @@
  *   linear.c             checks an operation, narrows x into scratch, plans, launches
  *   plan.c               which kernel and which tile
  *   linear_f32.cu        F32 weights: multiply-adds
- *   linear_mma.cuh       sm_80 and up: mma.sync for all other types;
- * linear_{bf16,f16,f8,mxfp4}.cu grouped_linear_sm90.cu  sm_90a: wgmma for BF16 weights
+ *   linear_mma.cuh       sm_80 and up: mma.sync for all other types; linear_TYPE.cu
+ *   sm90_linear.cuh      sm_90a: wgmma for BF16, F8 and MXFP4; grouped_linear_sm90*.cu
  *
  * All kernels compute y[r] = w[e] x[source(r)] + b[e] or its gated form, see struct linear.
  * Included by C and by CUDA files; structs travel to the kernels by value. */
@@ -17,6 +17,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+enum { LINEAR_MAX_EXPERT = 1024 };
 
 /* The same matrix [N, K] or vector [N] of every expert: expert e stands `expert_stride` bytes
  * behind expert e - 1, and so do its scales. Distances may be negative; with one expert they
@@ -63,7 +65,8 @@ pm_status linear_params_of(struct linear_params *out, const struct linear *op);
 struct linear_shape linear_shape_of(const struct linear_params *p);
 
 /* Enqueues p as planned. x has the type that linear_x_type names. The tests call this with
- * plans of their own; every plan gives the same bits where linear_plan_ok admits it. */
+ * plans of their own; every plan of a kernel gives the same bits where linear_plan_ok admits
+ * it. */
 pm_status linear_launch(struct device *d, const struct linear_params *p,
                         const struct linear_plan *plan);
 
@@ -87,8 +90,8 @@ pm_status cuda_linear_f8(struct device *d, const struct linear_params *p,
                          const struct linear_plan *plan);
 pm_status cuda_linear_mxfp4(struct device *d, const struct linear_params *p,
                             const struct linear_plan *plan);
-/* w and x are BF16; w, w_up, x and all their distances are multiples of 16 bytes; K is a
- * multiple of 8. */
+/* w is BF16, F8_E4M3 or MXFP4, x is BF16; w, w_up, x, all their distances and the bytes of a
+ * row are multiples of 16. Scales may stand anywhere. */
 pm_status cuda_grouped_linear_sm90(struct device *d, const struct linear_params *p,
                                    const struct linear_plan *plan);
 

@@ -4,6 +4,7 @@
 // The bits of a small float go to their places in a BF16, whose bias differs by a constant, and
 // one product with a power of two repairs the bias, subnormals included. Such a product is
 // exact unless it leaves the range of BF16, which is that of float32.
+// Has not run on hardware yet.
 #ifndef KERNELS_CUDA_LINEAR_WIDEN_CUH
 #define KERNELS_CUDA_LINEAR_WIDEN_CUH
 

@@ -6,7 +6,7 @@
  *
  * Rows are read and written in groups of 4 or 8 values. A group has the same owner whether its
  * row stands at a round address or not; only the width of the accesses differs, and so a row's
- * bits do not depend on where it stands. */
+ * bits do not depend on where it stands. Has not run on hardware yet. */
 #ifndef KERNELS_CUDA_MATH_CUH
 #define KERNELS_CUDA_MATH_CUH
 

@@ -1,7 +1,7 @@
 /* peaks.cu - the machine's ceilings, measured: bytes read and copied a second, multiply-adds a
  * second in F32 and on the matrix units in BF16. They are the axes of every roofline share, so
  * they are taken from kernels that do nothing else, with values that are not zero: power, and
- * so the clock, depends on the bits that change. */
+ * so the clock, depends on the bits that change. Has not run on hardware yet. */
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/ptx.cuh"
 

@@ -47,6 +47,11 @@ static bool has_tile(const struct linear_tile *tiles, int n, const struct linear
     return false;
 }
 
+static bool has_wgmma(pm_dtype type)
+{
+    return type == PM_BF16 || type == PM_F8_E4M3 || type == PM_MXFP4;
+}
+
 bool linear_plan_ok(const struct linear_machine *m, const struct linear_shape *s,
                     const struct linear_plan *plan)
 {
@@ -56,7 +61,7 @@ bool linear_plan_ok(const struct linear_machine *m, const struct linear_shape *s
         return linear_mma_raw(s->type) && m->sm >= 80 && has_tile(mma_tiles, N_MMA, plan) &&
                linear_mma_smem(s->type, plan->weight_tile, plan->row_tile, s->n_expert) <=
                    m->smem_block;
-    case LINEAR_SM90: return s->type == PM_BF16 && m->sm == 90 && s->aligned;
+    case LINEAR_SM90: return has_wgmma(s->type) && m->sm == 90 && s->aligned;
     }
     return false;
 }
@@ -115,7 +120,9 @@ static struct linear_plan plan_mma(const struct linear_machine *m, const struct 
 
 struct linear_plan linear_plan_of(const struct linear_machine *m, const struct linear_shape *s)
 {
-    struct linear_plan plan = {LINEAR_SM90, 128, 0, "BF16 weights on sm_90"};
+    struct linear_plan plan = {LINEAR_SM90, 128, 0,
+                               s->type == PM_BF16 ? "BF16 weights on sm_90"
+                                                  : "weights widen to BF16 on sm_90"};
     if (s->type == PM_F32) {
         const struct linear_tile *tile = &f32_tiles[mean_rows(s) > 2];
         return (struct linear_plan){LINEAR_F32, tile->weight_tile, tile->row_tile,
@@ -126,6 +133,7 @@ struct linear_plan linear_plan_of(const struct linear_machine *m, const struct l
         return plan;
     }
     if (m->sm != 90) return plan_mma(m, s, "wgmma needs sm_90");
-    if (s->type != PM_BF16) return plan_mma(m, s, "wgmma kernels take BF16 weights");
+    if (!has_wgmma(s->type))
+        return plan_mma(m, s, "wgmma kernels take BF16, F8_E4M3 and MXFP4 weights");
     return plan_mma(m, s, "wgmma kernels take rows aligned to 16 bytes");
 }

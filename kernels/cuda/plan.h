@@ -1,5 +1,7 @@
 /* plan.h - which kernel computes a linear map and with which tile: a pure function of the
- * device and the shape. It decides about speed only: every plan gives the same bits. */
+ * device and the shape. Which kernel follows from what stays the same in a model; the tile,
+ * which follows the rows, decides about speed only: every tile of a kernel gives the same bits.
+ */
 #ifndef KERNELS_CUDA_PLAN_H
 #define KERNELS_CUDA_PLAN_H
 
@@ -52,7 +54,7 @@ struct linear_machine {
 struct linear_shape {
     pm_dtype type;   /* of the weights */
     bool glu;        /* two weights */
-    bool aligned;    /* w, w_up, x and their distances: multiples of 16 bytes; K: of 8 */
+    bool aligned;    /* w, w_up, x, their distances and rows: multiples of 16 bytes */
     int n_expert;    /* 1: dense */
     int64_t n, k;    /* N, K */
     int64_t max_row; /* upper bound of the rows, over all experts */

@@ -5,11 +5,10 @@
 // of 8: one path from one row to tens of thousands, and padding never exceeds the tile.
 //
 // A block is one producer warpgroup and 1 or 2 consumer warpgroups around a ring of stages of
-// 64 values of k. One lane of the producers asks TMA for the weights ([k, row, expert] maps,
-// zeros beyond the edges); all of them gather rows of x with 16-byte cp.async into the same
-// 128-byte swizzle. Both report to the stage's `full` barrier. A consumer warpgroup owns two
-// atoms: 128 rows of w, or 64 rows of w and the same rows of w_up, so that gate and up of a
-// value of y meet in one thread's registers and weights need no interleaving.
+// 64 or 128 values of k (sm90_ring.cuh). A consumer warpgroup owns two atoms: 128 rows of w, or
+// 64 rows of w and the same rows of w_up, so that gate and up of a value of y meet in one
+// thread's registers and weights need no interleaving. BF16 weights go from shared memory into
+// the multiplication, those of smaller types through registers (sm90_widen.cuh).
 //
 // A task is (expert, tile of weights, tile of rows). Blocks stay and take every gridDim-th
 // task; all warps find theirs in a table of first tiles per expert in shared memory. Rows of a
@@ -17,236 +16,23 @@
 // chain of k16 steps in every instruction shape and tile, so its bits do not depend on the
 // batch.
 //
-// Two consumer warpgroups work on the same task, the second some steps behind the first: while
-// one sends its sums away the other has the tensor cores to itself.
+// Two consumer warpgroups work on the same task, with BF16 the second some steps behind the
+// first: while one sends its sums away the other has the tensor cores to itself.
 //
 // Sums leave through shared memory: eight rows of y at a time, double buffered, one barrier of
-// the warpgroup each, in 16-byte stores.
+// the warpgroup each, in 16-byte stores. Has not run on hardware yet.
 #ifndef KERNELS_CUDA_SM90_LINEAR_CUH
 #define KERNELS_CUDA_SM90_LINEAR_CUH
 
-#include "kernels/cuda/linear_tile.cuh"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/sm90_ring.cuh"
+#include "kernels/cuda/sm90_widen.cuh"
 
 enum {
-    SM90_MAX_EXPERT = 1024,
-    SM90_ATOM = 64, // rows of weights of a wgmma
-    SM90_STEP = 64, // values of k in a stage: 128 bytes, a row of the swizzle
-    SM90_ROWS = 8,  // rows of x of the smallest wgmma
-    SM90_WARPGROUP = 128,
     SM90_LEAD = 2, // steps that the first of two consumer warpgroups is ahead
     SM90_LEAD_BARRIER = 5,
 };
 
-// What a launch hands over. Maps are [K, N, E] with boxes of 64 x 64 x 1.
-struct sm90_args {
-    CUtensorMap w, w_up;
-    struct linear_params p;
-    bool flip, flip_up; // the map counts experts downwards
-    bool wide_y;        // rows of y admit 16-byte stores
-};
-
-// The shape of a kernel: rows of x in a tile, consumer warpgroups, atoms of each, stages,
-// blocks an SM. Gated maps take two atoms.
-template <int ROWS, int CONSUMERS, int ATOMS, int STAGES, int BLOCKS> struct sm90_shape {
-    enum {
-        rows = ROWS,
-        consumers = CONSUMERS,
-        atoms = ATOMS,
-        stages = STAGES,
-        blocks = BLOCKS,
-        threads = (CONSUMERS + 1) * SM90_WARPGROUP,
-        w_stage = CONSUMERS * ATOMS * SM90_ATOM * SM90_STEP,
-        x_stage = ROWS * SM90_STEP,
-        // Registers of a thread: together what the blocks share out evenly; 0: stay at that.
-        produce_regs = ROWS <= 16       ? 0
-                       : CONSUMERS == 2 ? 40
-                                        : 72,
-        consume_regs = ROWS <= 16       ? 0
-                       : CONSUMERS == 2 ? 232
-                                        : 184,
-    };
-};
-
-enum {
-    SM90_OUT_F32 = 2 * SM90_ATOM + 4,        // floats from a staged row to the next, and
-    SM90_OUT_BF16 = 2 * SM90_ATOM + 8,       // bf16 values: eight rows never meet in a bank
-    SM90_OUT_BYTES = 16 * SM90_OUT_BF16 * 2, // 16 rows of bf16, or 8 of F32
-};
-
-// Dynamic shared memory of a block.
-template <class S> constexpr size_t sm90_smem()
-{
-    return 1024 + GPU_SMEM_BYTES(uint16_t, S::stages * S::w_stage) +
-           GPU_SMEM_BYTES(uint16_t, S::stages * S::x_stage) +
-           GPU_SMEM_BYTES(uint8_t, S::consumers * 2 * SM90_OUT_BYTES) +
-           GPU_SMEM_BYTES(uint64_t, 2 * S::stages) + GPU_SMEM_BYTES(int, SM90_MAX_EXPERT + 1);
-}
-
 #if GPU_SM90A
-struct sm90_view {
-    uint16_t *w, *x;    // [stages, rows, 64], swizzled
-    unsigned char *out; // [consumers, 2, SM90_OUT_BYTES]
-    uint64_t *full, *empty;
-    int *first_tile; // [E + 1] row tiles before an expert
-};
-
-template <class S> GPU_DEV struct sm90_view sm90_carve(unsigned char *p)
-{
-    struct sm90_view v;
-    p += (1024 - smem_u32(p) % 1024) % 1024; // the swizzle counts from multiples of 1024
-    v.w = smem_take<uint16_t>(p, S::stages * S::w_stage);
-    v.x = smem_take<uint16_t>(p, S::stages * S::x_stage);
-    v.out = smem_take<uint8_t>(p, S::consumers * 2 * SM90_OUT_BYTES);
-    v.full = smem_take<uint64_t>(p, 2 * S::stages);
-    v.empty = v.full + S::stages;
-    v.first_tile = smem_take<int>(p, SM90_MAX_EXPERT + 1);
-    return v;
-}
-
-// Where a thread stands in the ring. `parity` is that of the stage's next completion.
-struct sm90_ring {
-    int stage;
-    uint32_t parity;
-};
-
-template <class S> GPU_DEV void sm90_advance(struct sm90_ring &r)
-{
-    if (++r.stage < S::stages) return;
-    r.stage = 0;
-    r.parity ^= 1;
-}
-
-// Columns of y of a consumer warpgroup: half of its atoms are of w_up when gated.
-template <class S> GPU_DEV int sm90_cols(const struct sm90_args &a)
-{
-    return a.p.glu.kind == GLU_NONE ? S::atoms * SM90_ATOM : SM90_ATOM;
-}
-
-// The walk over the tasks of a block. Producers and consumers make the same one.
-struct sm90_walk {
-    int64_t task, n_task, n_col_tile;
-    int cols;
-};
-
-template <class S>
-GPU_DEV struct sm90_walk sm90_begin(const struct sm90_args &a, const struct sm90_view &v)
-{
-    struct sm90_walk walk;
-    walk.cols = S::consumers * sm90_cols<S>(a);
-    walk.n_col_tile = (a.p.n + walk.cols - 1) / walk.cols;
-    walk.n_task = v.first_tile[a.p.n_expert] * walk.n_col_tile;
-    walk.task = blockIdx.x;
-    return walk;
-}
-
-template <class S>
-GPU_DEV bool sm90_next(struct linear_task &task, struct sm90_walk &walk,
-                       const struct sm90_args &a, const struct sm90_view &v)
-{
-    if (walk.task >= walk.n_task) return false;
-    task = linear_task_at(v.first_tile, a.p, walk.task, walk.n_col_tile, walk.cols, S::rows);
-    walk.task += gridDim.x;
-    return true;
-}
-
-// Rows of x that are multiplied for a task: the smallest instruction that holds n_row.
-GPU_DEV int sm90_rows(int n_row)
-{
-    int rows = SM90_ROWS;
-    while (rows < n_row)
-        rows *= 2;
-    return rows;
-}
-
-// Steps over K.
-GPU_DEV int sm90_steps(const struct sm90_args &a)
-{
-    return (int)((a.p.k + SM90_STEP - 1) / SM90_STEP);
-}
-
-// ------------------------------------------------------------------ producers
-
-template <class S>
-GPU_DEV void sm90_load_weights(const struct sm90_args &a, const struct sm90_view &v,
-                               const struct linear_task &task, int stage, int k)
-{
-    bool gated = a.p.glu.kind != GLU_NONE;
-    uint16_t *to = v.w + stage * S::w_stage;
-    uint64_t *full = &v.full[stage];
-    int row = (int)task.col0, last = a.p.n_expert - 1;
-    int e = a.flip ? last - task.expert : task.expert;
-    int e_up = a.flip_up ? last - task.expert : task.expert;
-    mbar_arrive_tx(full, S::w_stage * 2);
-#pragma unroll
-    for (int i = 0; i < S::consumers * S::atoms; i++, to += SM90_ATOM * SM90_STEP) {
-        if (gated && i % 2 == 1) {
-            tma_load_3d(to, &a.w_up, full, k, row, e_up);
-        } else {
-            tma_load_3d(to, &a.w, full, k, row, e);
-        }
-        if (!gated || i % 2 == 1) row += SM90_ATOM;
-    }
-}
-
-// One lane fills the ring with the first task's weights, which no kernel before wrote. Returns
-// how many steps that were.
-template <class S>
-GPU_DEV int sm90_weights_ahead(const struct sm90_args &a, const struct sm90_view &v)
-{
-    int n_step = sm90_steps(a), n = n_step < S::stages ? n_step : S::stages;
-    struct sm90_walk walk = sm90_begin<S>(a, v);
-    struct linear_task task;
-    if (!sm90_next<S>(task, walk, a, v)) return 0;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < n; i++)
-            sm90_load_weights<S>(a, v, task, i, i * SM90_STEP);
-    }
-    return n;
-}
-
-// A thread copies one 16-byte chunk of each 16th row. Rows beyond the task and values beyond K
-// become zeros.
-template <class S>
-GPU_DEV void sm90_produce(const struct sm90_args &a, const struct sm90_view &v)
-{
-    enum { EACH = (S::rows + 15) / 16 };
-    int tid = (int)threadIdx.x % SM90_WARPGROUP, lane_row = tid / 8, chunk = tid % 8;
-    int n_step = sm90_steps(a), ahead = sm90_weights_ahead<S>(a, v);
-    struct sm90_ring ring = {0, 1}; // the first pass finds every stage empty
-    struct sm90_walk walk = sm90_begin<S>(a, v);
-    struct linear_task task;
-    griddep_wait(); // x comes from the kernel before, which may still read y
-    while (sm90_next<S>(task, walk, a, v)) {
-        int rows = sm90_rows(task.n_row);
-        int64_t from[EACH]; // row of x, or -1
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-            int r = lane_row + i * 16;
-            from[i] = -1;
-            if (r < task.n_row) from[i] = a.p.source ? a.p.source[task.row + r] : task.row + r;
-        }
-        for (int step = 0; step < n_step; step++, sm90_advance<S>(ring)) {
-            int k = step * SM90_STEP, col = k + chunk * 8;
-            unsigned char *to = (unsigned char *)(v.x + ring.stage * S::x_stage);
-            mbar_wait(&v.empty[ring.stage], ring.parity);
-            if (ahead > 0)
-                ahead--;
-            else if (tid == 0)
-                sm90_load_weights<S>(a, v, task, ring.stage, k);
-#pragma unroll
-            for (int i = 0; i < EACH; i++) {
-                int r = lane_row + i * 16;
-                bool some = from[i] >= 0 && col < a.p.k;
-                const char *x = a.p.x;
-                if (some) x += from[i] * a.p.x_stride + (int64_t)col * 2;
-                if (r < rows) cp_async16(to + swizzle_128(r, chunk * 16), x, some);
-            }
-            cp_async_mbar_arrive_noinc(&v.full[ring.stage]);
-        }
-    }
-}
-
 // ------------------------------------------------------------------ consumers
 
 // sum[atom] = an atom of the warpgroup times N rows of x, over all of K. The wgmmas of a stage
@@ -268,18 +54,17 @@ GPU_DEV void sm90_multiply(float (&sum)[S::atoms][N / 2], const struct sm90_view
     for (int step = 0; step < n_step; step++) {
         if (lead && group == 0 && step == SM90_LEAD)
             named_barrier_arrive(SM90_LEAD_BARRIER, 2 * SM90_WARPGROUP);
-        const uint16_t *w = v.w + ring.stage * S::w_stage;
-        uint64_t w_desc =
-            wgmma_desc_k128(smem_u32(w + group * S::atoms * SM90_ATOM * SM90_STEP));
+        const unsigned char *w = v.w + ring.stage * S::w_stage;
+        uint64_t w_desc = wgmma_desc_k128(smem_u32(w + group * S::atoms * S::w_atom));
         uint64_t x_desc = wgmma_desc_k128(smem_u32(v.x + ring.stage * S::x_stage));
         mbar_wait(&v.full[ring.stage], ring.parity);
         fence_proxy_async(); // rows of x came through the generic proxy
         wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < SM90_STEP / 16; i++) { // 32 bytes along k
+        for (int i = 0; i < SM90_PANEL / 16; i++) { // 32 bytes along k
 #pragma unroll
             for (int j = 0; j < S::atoms; j++)
-                wgmma_bf16(sum[j], w_desc + j * (SM90_ATOM * 128 / 16) + i * 2, x_desc + i * 2);
+                wgmma_bf16(sum[j], w_desc + j * (S::w_atom / 16) + i * 2, x_desc + i * 2);
         }
         wgmma_commit();
         if (step > 0) {
@@ -290,6 +75,9 @@ GPU_DEV void sm90_multiply(float (&sum)[S::atoms][N / 2], const struct sm90_view
         sm90_advance<S>(ring);
     }
     wgmma_wait<0>();
+#pragma unroll
+    for (int j = 0; j < S::atoms; j++)
+        wgmma_hold(sum[j]);
     if (leader) mbar_arrive(&v.empty[before]);
 }
 
@@ -406,31 +194,50 @@ GPU_DEV void sm90_send(const struct sm90_args &a, const struct linear_task &task
     }
 }
 
+// A task with N rows of x in an instruction.
 template <class S, int N>
 GPU_DEV void sm90_compute(const struct sm90_args &a, const struct sm90_view &v,
                           const struct linear_task &task, struct sm90_ring &ring, int &buffer)
 {
-    if constexpr (N <= S::rows) {
-        int tid = (int)threadIdx.x % SM90_WARPGROUP;
-        int group = (int)threadIdx.x / SM90_WARPGROUP - 1;
-        int64_t col = task.col0 + group * sm90_cols<S>(a);
-        float bias[S::atoms][2], sum[S::atoms][N / 2];
-        sm90_biases<S>(bias, a, task.expert, col + tid / 32 * 16 + tid % 32 / 4);
-        sm90_multiply<S, N>(sum, v, ring, group, sm90_steps(a));
-        unsigned char *out = v.out + group * 2 * SM90_OUT_BYTES;
-        bool wide = a.p.y_type == PM_F32;
-        sm90_finish<S, N>(sum, a, bias);
-        if (S::atoms == 1 || a.p.glu.kind != GLU_NONE) {
-            if (wide)
-                sm90_send<S, N, 1, float>(a, task, sum, out, buffer, col);
-            else
-                sm90_send<S, N, 1, uint16_t>(a, task, sum, out, buffer, col);
-        } else {
-            if (wide)
-                sm90_send<S, N, S::atoms, float>(a, task, sum, out, buffer, col);
-            else
-                sm90_send<S, N, S::atoms, uint16_t>(a, task, sum, out, buffer, col);
-        }
+    int tid = (int)threadIdx.x % SM90_WARPGROUP;
+    int group = (int)threadIdx.x / SM90_WARPGROUP - 1;
+    int64_t col = task.col0 + group * sm90_cols<S>(a);
+    int64_t own = col + tid / 32 * 16 + tid % 32 / 4; // the thread's first row of weights
+    float bias[S::atoms][2], sum[S::atoms][N / 2];
+    sm90_biases<S>(bias, a, task.expert, own);
+    if constexpr (S::type == PM_BF16) {
+        sm90_multiply<S, N>(sum, v, ring, group, sm90_steps<S>(a));
+    } else {
+        sm90_multiply_widened<S, N>(sum, a, v, ring, group, {own, task.expert});
+    }
+    unsigned char *out = v.out + group * 2 * SM90_OUT_BYTES;
+    bool wide = a.p.y_type == PM_F32;
+    sm90_finish<S, N>(sum, a, bias);
+    if (S::atoms == 1 || a.p.glu.kind != GLU_NONE) {
+        if (wide)
+            sm90_send<S, N, 1, float>(a, task, sum, out, buffer, col);
+        else
+            sm90_send<S, N, 1, uint16_t>(a, task, sum, out, buffer, col);
+    } else {
+        if (wide)
+            sm90_send<S, N, S::atoms, float>(a, task, sum, out, buffer, col);
+        else
+            sm90_send<S, N, S::atoms, uint16_t>(a, task, sum, out, buffer, col);
+    }
+}
+
+// The same with the smallest N >= FROM that holds its rows, see sm90_rows.
+template <class S, int FROM>
+GPU_DEV void sm90_compute_rows(const struct sm90_args &a, const struct sm90_view &v,
+                               const struct linear_task &task, struct sm90_ring &ring,
+                               int &buffer)
+{
+    if constexpr (FROM >= S::rows) {
+        sm90_compute<S, S::rows>(a, v, task, ring, buffer);
+    } else if (task.n_row <= FROM) {
+        sm90_compute<S, FROM>(a, v, task, ring, buffer);
+    } else {
+        sm90_compute_rows<S, FROM * 2>(a, v, task, ring, buffer);
     }
 }
 
@@ -441,15 +248,8 @@ GPU_DEV void sm90_consume(const struct sm90_args &a, const struct sm90_view &v)
     struct sm90_walk walk = sm90_begin<S>(a, v);
     struct linear_task task;
     int buffer = 0;
-    while (sm90_next<S>(task, walk, a, v)) {
-        switch (sm90_rows(task.n_row)) {
-        case 8: sm90_compute<S, 8>(a, v, task, ring, buffer); break;
-        case 16: sm90_compute<S, 16>(a, v, task, ring, buffer); break;
-        case 32: sm90_compute<S, 32>(a, v, task, ring, buffer); break;
-        case 64: sm90_compute<S, 64>(a, v, task, ring, buffer); break;
-        default: sm90_compute<S, 128>(a, v, task, ring, buffer); break;
-        }
-    }
+    while (sm90_next<S>(task, walk, a, v))
+        sm90_compute_rows<S, SM90_ROWS>(a, v, task, ring, buffer);
 }
 #endif
 
@@ -507,7 +307,34 @@ template <class S> static pm_status sm90_launch(struct device *d, const struct s
                       "grouped linear");
 }
 
-// The kernel of grouped_linear_sm90_prefill.cu.
-pm_status sm90_launch_prefill(struct device *d, const struct sm90_args *a);
+// The kernels of a type: each in a file of its own, those for many rows in another, for the
+// sake of compile times.
+pm_status sm90_launch_bf16(struct device *d, const struct sm90_args *a,
+                           const struct linear_plan *plan);
+pm_status sm90_launch_f8(struct device *d, const struct sm90_args *a,
+                         const struct linear_plan *plan);
+pm_status sm90_launch_mxfp4(struct device *d, const struct sm90_args *a,
+                            const struct linear_plan *plan);
+pm_status sm90_prefill_bf16(struct device *d, const struct sm90_args *a);
+pm_status sm90_prefill_f8(struct device *d, const struct sm90_args *a);
+pm_status sm90_prefill_mxfp4(struct device *d, const struct sm90_args *a);
+
+// Chooses among the kernels of a type; false: the one for many rows. Few tasks fill few
+// multiprocessors: smaller ones then, each with all of the shared memory.
+template <class THIN, class DECODE, class MIDDLE>
+static bool sm90_launch_few(pm_status *status, struct device *d, const struct sm90_args *a,
+                            const struct linear_plan *plan)
+{
+    bool few = plan->weight_tile <= SM90_ATOM || 2 * sm90_most_tasks<DECODE>(&a->p) <= d->n_sm;
+    if (plan->row_tile > MIDDLE::rows) return false;
+    if (plan->row_tile > DECODE::rows) {
+        *status = sm90_launch<MIDDLE>(d, a);
+    } else if (few && a->p.glu.kind == GLU_NONE) {
+        *status = sm90_launch<THIN>(d, a);
+    } else {
+        *status = sm90_launch<DECODE>(d, a);
+    }
+    return true;
+}
 
 #endif

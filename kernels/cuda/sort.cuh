@@ -11,7 +11,7 @@
  * Each part is an exact integer, so nothing depends on the order in which blocks run. Blocks
  * exchange their counts through scratch memory and meet once at a barrier; a grid of one block
  * needs neither. Traffic beside the choices: B E counts of 4 bytes written, and read by each of
- * the B blocks out of L2. */
+ * the B blocks out of L2. Has not run on hardware yet. */
 #ifndef KERNELS_CUDA_SORT_CUH
 #define KERNELS_CUDA_SORT_CUH
 

@@ -164,6 +164,7 @@ typedef struct pm_params {
     int32_t priority;         /* lower runs first */
     uint64_t key;             /* whose share of the engine it uses; prefixes of one key are not
                                  found by another */
+    uint64_t salt;            /* nor those of one salt with another */
     int64_t deadline_us;      /* from the submission; 0: none */
     /* NULL, or asked with the callback's arg before each step of the prompt: false ends the
      * generation with PM_FINISH_CALLER, and n_prompt counts the tokens computed. */
@@ -237,8 +238,9 @@ typedef struct pm_request pm_request;
 typedef void pm_on_end(void *arg, pm_status status, const char *error, const pm_result *result);
 
 /* Queues a generation and returns; params, ids and what they point at are copied. PM_ERR_FULL:
- * the queue's bounds (options max-queue, max-queue-tokens) are reached. PM_ERR_TOO_LONG: prompt
- * and one token do not fit the context. end may be NULL. */
+ * the queue's bounds (options max-queue, max-queue-tokens) are reached. PM_ERR_TOO_LONG: the
+ * prompt does not fit the context or the cache. call and end may be NULL. Requests are freed
+ * before their engine is closed. */
 PM_API pm_status pm_submit(pm_request **out, pm_engine *engine, const int32_t *ids, size_t n_id,
                            const pm_params *params, pm_on_token *call, pm_on_end *end,
                            void *arg);

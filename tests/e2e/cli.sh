@@ -126,13 +126,29 @@ else
 fi
 
 expect 0 'tg4' bench model "$work/synth" -p 8 -n 4 -r 1
-expect 0 '"share_of_flops"' bench model "$work/synth" -p 8 -n 0 -r 2 -o json
+expect 0 '"share_of_roof"' bench model "$work/synth" -p 8 -n 0 -r 2 -o json
 expect 2 'output: found "xml"' bench model "$work/synth" -o xml
+expect 0 "synthetic qwen3_moe" bench model --synthetic qwen3_moe --set num_hidden_layers=1 -p 4 -n 0 -r 1 -o csv
+"$program" bench model "$work/synth" -p 4 -n 0 -r 1 -o json >"$work/result.json" 2>/dev/null
+expect 0 '^## Models' bench report "$work/result.json"
+echo '[1]' >"$work/wrong.json"
+expect 1 'wrong.json: .*found 1, wanted an object with a result' bench report "$work/wrong.json"
+expect 0 '^100 requests done, 0 refused, .* simulated' bench schedule --requests 100 --kv-tokens 4096
+expect 0 '"refused": [1-9]' bench schedule --rate 1000 --max-queue 4 --json
+printf '{"arrival_ms": 0, "prompt": 32, "output": 3}\n{"arrival_ms": 500, "prompt": 32, "output": 3}\n' >"$work/arrivals"
+expect 0 '"prefix_hit_tokens": 0' bench schedule --trace "$work/arrivals" --json
+sed 's/"output"/"shared": 32, &/' "$work/arrivals" >"$work/shared"
+expect 0 '"prefix_hit_tokens": 16' bench schedule --trace "$work/shared" --json
+printf '{"arrival_ms": 0, "prompt": 3, "output": 0}\n' >"$work/arrivals"
+expect 1 'arrivals:1: output: found 0, wanted an integer from 1' bench schedule --trace "$work/arrivals"
+expect 2 'cost: found "1,2", wanted four numbers' bench schedule --cost 1,2
+expect 0 '^\| 2 \| 2 \|' bench batch "$work/synth" --seats 2 -p 4 -n 4 -r 1
 expect 0 'bench kernels --shape' bench kernels --help
-expect 0 '^[0-9a-f].*,olmoe,layer,BF16,trace,3,16,2,' bench kernels --shape olmoe -e 16 -k 2 --op layer \
-    -n 3 -r 1 --routing "trace:$work/trace" --warm -o csv
+expect 0 '^[0-9a-f].*,olmoe,layer,loop,BF16,trace,3,16,2,' bench kernels --shape olmoe -e 16 -k 2 --op layer \
+    -n 3 -r 1 --routing "trace:$work/trace" --cache hot --baseline loop -o csv
 expect 2 'routing: found a trace of top 2 of 16 experts, wanted 4 of 4' \
-    bench kernels --shape olmoe -e 4 --op permute --routing "trace:$work/trace" --warm
+    bench kernels --shape olmoe -e 4 --op permute --routing "trace:$work/trace" --cache hot
+expect 0 '^\| mixtral \| 4096 \| 14336 \| 8 \| 2 \|' bench kernels --list
 expect 2 'shape: found "gpt5", wanted qwen3-30b, ' bench kernels --shape gpt5
 expect 2 'rows: found "0", wanted a number from 1' bench kernels -n 1,0
 expect 2 'not empty|exists' synth qwen3_moe "$work/synth"

@@ -122,6 +122,7 @@ struct WgmmaForm {
 struct WgmmaOp : WgmmaForm {
     int group;
     float *d[32];
+    const uint32_t *regs[32]; /* A in registers, and what they held at the issue */
     uint32_t a[32][4];
 };
 
@@ -131,6 +132,7 @@ struct Warp {
     Table<WgmmaOp, MAX_WGMMA> wgmma;
     int group, seq;
     bool fenced;
+    bool fenced_regs; /* since registers of A may have been written */
 };
 
 /* A copy on its way: a TMA box, a plain bulk copy, or a thread's cp.async with their mbarrier.

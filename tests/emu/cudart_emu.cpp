@@ -629,6 +629,12 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     p->totalGlobalMem = (size_t)8 << 30;
     return cudaSuccess;
 }
+cudaError_t cudaDeviceGetPCIBusId(char *id, int n, int device)
+{
+    if (device < 0 || device >= setting("EMU_DEVICES", 1)) return ret(cudaErrorInvalidDevice);
+    snprintf(id, (size_t)n, "0000:%02x:00.0", device);
+    return cudaSuccess;
+}
 cudaError_t cudaDriverGetVersion(int *v)
 {
     *v = CUDART_VERSION;

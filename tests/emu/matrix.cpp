@@ -220,14 +220,18 @@ static void operand(float *out, int step, uint64_t bits, bool mn_major, int row0
         }
 }
 
-/* A from the registers of a warp, a[k][row]. */
+/* A from the registers of a warp, a[k][row]. The multiplication may read them until its wait.
+ */
 static void operand_regs(float (*out)[16], const WgmmaOp *o)
 {
     for (int l = 0; l < 32; l++)
-        for (int r = 0; r < 4; r++)
+        for (int r = 0; r < 4; r++) {
+            if (*(const volatile uint32_t *)&o->regs[l][r] != o->a[l][r])
+                die("wgmma: registers of A changed before its wait");
             for (int h = 0; h < 2; h++)
                 out[l % 4 * 2 + h + r / 2 * 8][l / 4 + r % 2 * 8] =
                     from_16((uint16_t)(o->a[l][r] >> 16 * h), o->type);
+        }
 }
 
 static void wgmma_run(Warp *w, WgmmaOp *o)
@@ -259,7 +263,8 @@ static void wgmma_run(Warp *w, WgmmaOp *o)
 void wgmma_fence()
 {
     need_cc(90, "wgmma_fence");
-    warp_meet(~0u, "wgmma_fence", false, nullptr, [](Meeting *m) { m->warp->fenced = true; });
+    warp_meet(~0u, "wgmma_fence", false, nullptr,
+              [](Meeting *m) { m->warp->fenced = m->warp->fenced_regs = true; });
 }
 
 /* The four warps of a warpgroup must issue the same operations in the same order. */
@@ -290,6 +295,8 @@ static void wgmma_issue(Meeting *m)
     const WgmmaLane *first = (WgmmaLane *)m->pay[0];
     Warp *w = m->warp;
     if (!w->fenced) die("wgmma without a wgmma_fence since the last wgmma_wait");
+    if (first->a && !w->fenced_regs)
+        die("wgmma of registers without a wgmma_fence since the last wgmma_commit");
     if (w->wgmma.n == MAX_WGMMA) die("wgmma: more than %d in flight", MAX_WGMMA);
     WgmmaOp *o = &w->wgmma.v[w->wgmma.n];
     *(WgmmaForm *)o = first->form;
@@ -299,6 +306,7 @@ static void wgmma_issue(Meeting *m)
         if (x->form.da != o->da || x->form.db != o->db || x->form.scale_d != o->scale_d)
             die("wgmma: operands differ between lanes");
         o->d[l] = x->d;
+        o->regs[l] = x->a;
         for (int r = 0; x->a && r < 4; r++)
             o->a[l][r] = x->a[r];
     }
@@ -320,7 +328,10 @@ void wgmma(float *d, int n, int type, const uint32_t *a, uint64_t da, uint64_t d
 
 void wgmma_commit()
 {
-    warp_meet(~0u, "wgmma_commit", false, nullptr, [](Meeting *m) { m->warp->group++; });
+    warp_meet(~0u, "wgmma_commit", false, nullptr, [](Meeting *m) {
+        m->warp->group++;
+        m->warp->fenced_regs = false;
+    });
 }
 
 void wgmma_wait(int keep)

@@ -259,6 +259,40 @@ KERNEL(wgmma_warps)
 {
     wgmma_with(buf, {true, true, true, true, false});
 }
+/* Two products with A in registers, which are written in between. */
+static void wgmma_registers(unsigned char *buf, bool fence, bool wait)
+{
+    SMEM_BEGIN;
+    TAKE(uint16_t, b, 8 * 64);
+    int t = threadIdx.x;
+    float d[4] = {0, 0, 0, 0};
+    uint32_t a[4] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80};
+    for (int i = t; i < 8 * 64; i += 128)
+        b[i] = 0x3f80;
+    fence_proxy_async();
+    __syncthreads();
+    for (int i = 0; i < 2; i++) {
+        if (fence || i == 0) wgmma_fence();
+        wgmma_bf16(d, a, wgmma_desc_k128(smem_u32(b)));
+        wgmma_commit();
+        if (wait) wgmma_wait<0>();
+        a[t % 4] = 0x40004000;
+    }
+    wgmma_wait<0>();
+    buf[t] = (unsigned char)d[0];
+}
+KERNEL(wgmma_registers_right)
+{
+    wgmma_registers(buf, true, true);
+}
+KERNEL(wgmma_registers_unfenced)
+{
+    wgmma_registers(buf, false, false);
+}
+KERNEL(wgmma_registers_early)
+{
+    wgmma_registers(buf, true, false);
+}
 /* What cp.async wrote came through the generic proxy. */
 static void wgmma_copied(unsigned char *buf, bool proxy)
 {
@@ -547,6 +581,11 @@ static const Case cases[] = {
     {"wgmma_unfenced", RUN_WGMMA(wgmma_unfenced), "without a wgmma_fence", FAST, nullptr},
     {"wgmma_lanes", RUN_WGMMA(wgmma_lanes), "differ between lanes", FAST, nullptr},
     {"wgmma_warps", RUN_WGMMA(wgmma_warps), "different operations", FAST, nullptr},
+    {"wgmma_registers", RUN_WGMMA(wgmma_registers_right), nullptr, FAST, "EMU_ASYNC=2"},
+    {"wgmma_registers_unfenced", RUN_WGMMA(wgmma_registers_unfenced),
+     "since the last wgmma_commit", FAST, nullptr},
+    {"wgmma_registers_early", RUN_WGMMA(wgmma_registers_early), "before its wait", FAST,
+     nullptr},
     {"default_stream", default_stream, "default stream", FAST, nullptr},
     {"dependent", dependent, "never called griddep_wait", FAST, nullptr},
     {"grid_barrier_too_many", grid_barrier_too_many, "deadlock", FAST, "EMU_TIMEOUT=1"},

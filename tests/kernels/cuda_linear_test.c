@@ -122,19 +122,39 @@ static void expect_oracle(struct rig *rig, const char *what, const struct linear
     expect_close(what, &y, want, bound);
 }
 
-/* Every tile gives the oracle's values and the first tile's bits. */
-static void check_tiles(struct rig *rig, const struct linear *op, int64_t gap)
+/* The plans of wgmma for an operation that admits them; returns how many. Two of them take the
+ * kernel of 64 weights where nothing is gated. */
+static int wgmma_plans(const struct rig *rig, struct linear_plan *out, const struct linear *op,
+                       int64_t gap)
 {
-    struct linear_plan plan[MAX_PLAN];
-    int n = plans(rig, plan, op->w[0].type, op->rows ? op->rows->n_expert : 1);
+    static const struct linear_tile tile[] = {{64, 16}, {128, 16}, {128, 64}, {128, 128}};
+    pm_dtype type = op->w[0].type;
+    struct linear_machine m = machine(rig);
+    struct linear_shape s = {.type = type,
+                             .aligned = op->x.cols * dtype_bits(type) / 8 % 16 == 0 &&
+                                        op->x.cols % 8 == 0 && gap % 16 == 0};
+    int n = 0;
+    for (size_t i = 0; i < sizeof tile / sizeof *tile; i++) {
+        out[n] =
+            (struct linear_plan){LINEAR_SM90, tile[i].weight_tile, tile[i].row_tile, "test"};
+        n += linear_plan_ok(&m, &s, &out[n]);
+    }
+    return n;
+}
+
+/* Every plan gives the oracle's values and the first one's bits. */
+static void check_plans(struct rig *rig, const struct linear *op, int64_t gap,
+                        const struct linear_plan *plan, int n)
+{
     struct linear first = *op;
     for (int i = 0; i < n; i++) {
         char what[128];
         struct linear at = *op;
         at.y = rig_copy(rig, &op->y);
-        snprintf(what, sizeof what, "%s [%d,%d] x %d, tile %d x %d, glu %d",
-                 dtype_name(op->w[0].type), (int)op->w[0].rows, (int)op->w[0].cols,
-                 (int)op->y.rows, plan[i].weight_tile, plan[i].row_tile, op->glu.kind);
+        snprintf(what, sizeof what, "%s %s [%d,%d] x %d, tile %d x %d, glu %d",
+                 linear_kernel_name(plan[i].kernel), dtype_name(op->w[0].type),
+                 (int)op->w[0].rows, (int)op->w[0].cols, (int)op->y.rows, plan[i].weight_tile,
+                 plan[i].row_tile, op->glu.kind);
         run(rig, &at, &plan[i], gap);
         if (i == 0) {
             first = at;
@@ -144,6 +164,16 @@ static void check_tiles(struct rig *rig, const struct linear *op, int64_t gap)
             rig_fail("%s: other bits than the first tile", what);
         }
     }
+}
+
+/* Each kernel for itself: their instructions need not sum alike. */
+static void check_tiles(struct rig *rig, const struct linear *op, int64_t gap)
+{
+    struct linear_plan plan[MAX_PLAN];
+    int n = plans(rig, plan, op->w[0].type, op->rows ? op->rows->n_expert : 1);
+    check_plans(rig, op, gap, plan, n);
+    n = wgmma_plans(rig, plan, op, gap);
+    check_plans(rig, op, gap, plan, n);
 }
 
 /* A dense map with biases, half of the time without the second. */
@@ -436,6 +466,16 @@ static void refuses_what_kernels_cannot_reach(void **state)
     b[2].data = NULL;
     expect_error(rig->k->linear(rig->d, &bad, 1), PM_ERR_UNSUPPORTED, "bias of expert 2");
     b[2] = on.b[2];
+    /* A list that was checked is taken at its word beyond the second expert. */
+    expect_ok(rig->k->check_linear(&on));
+    b[2].data = on.b[2].data;
+    w[7].data = NULL;
+    bad.checked = true;
+    expect_error(rig->k->check_linear(&bad), PM_ERR_UNSUPPORTED, "weight of expert 7");
+    expect_ok(rig->k->linear(rig->d, &bad, 1));
+    w[1].type = PM_F16;
+    expect_error(rig->k->linear(rig->d, &bad, 1), PM_ERR_UNSUPPORTED, "weight of expert 1");
+    bad = on;
     bad.x.data = (char *)on.x.data + 1;
     expect_error(rig->k->linear(rig->d, &bad, 1), PM_ERR_ARG, "x has");
     bad.x = on.x;

@@ -240,24 +240,33 @@ static void sums_match_double(void **state)
     }
 }
 
-/* Attention runs tiles without room, over any number of rows: the same bits. */
-static void tile_needs_no_room(void **state)
+/* A row of x among twelve, of which some tables widen weights first, and alone. */
+static void tile_gives_a_row_the_same_alone(void **state)
 {
     enum { K = 1700, X = 12, W = MICRO_ROWS };
     static const pm_dtype types[] = {PM_F32, PM_F16, PM_BF16};
     static _Alignas(MICRO_ALIGNMENT) float room[MICRO_ROOM];
+    static _Alignas(MICRO_ALIGNMENT) uint16_t narrow[X][K], packed[X * (K + 32)];
     static float x[X][K], w[W][K];
     (void)state;
     for (int i = 0; i < X * K; i++)
         x[i / K][i % K] = random_value();
     for (int t = 0; t < 3; t++) {
         const struct micro_map *map = &micro->map[types[t]];
-        static _Alignas(MICRO_ALIGNMENT) uint16_t narrow[X][K];
-        float y[2][X][W], alone[W];
+        float y[X][W], alone[W];
+        const float *wide[X];
         const void *rows[X];
-        struct tile tile = {.n_w = W, .n_x = X, .k = K, .x = rows, .y_stride = W};
+        struct tile tile = {.n_w = W,
+                            .n_x = X,
+                            .k = K,
+                            .x = rows,
+                            .packed = packed,
+                            .y = y[0],
+                            .y_stride = W,
+                            .room = room};
         for (int i = 0; i < X; i++) {
             micro->to_bf16(narrow[i], x[i], K);
+            wide[i] = x[i];
             rows[i] = map->x_type == PM_BF16 ? (const void *)narrow[i] : x[i];
         }
         for (int j = 0; j < W; j++) {
@@ -268,16 +277,14 @@ static void tile_needs_no_room(void **state)
                 if (types[t] == PM_F16) half[k] = f32_to_f16(v);
                 if (types[t] == PM_BF16) half[k] = f32_to_bf16(v);
             }
-            tile.w[j] = w[j];
         }
-        tile.y = y[0][0];
+        for (int j = 0; j < MICRO_PACKED_ROWS; j++)
+            tile.w[j] = w[j < W ? j : W - 1];
+        if (map->pack) map->pack(packed, wide, X, K);
         map->tile(&tile);
-        tile.y = y[1][0];
-        tile.room = room;
-        map->tile(&tile);
-        assert_memory_equal(y[0], y[1], sizeof y[0]);
         tile.n_x = 1;
         tile.y = alone;
+        if (map->pack) map->pack(packed, wide, 1, K);
         map->tile(&tile);
         assert_memory_equal(y[0], alone, sizeof alone);
     }
@@ -298,7 +305,7 @@ static void tables_are_chosen_by_name(void **state)
 
 int main(void)
 {
-    static const char *const names[] = {"generic", "avx2", "avx512", "avx512bf16"};
+    static const char *const names[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exp_is_accurate),
         cmocka_unit_test(exp_knows_the_ends),
@@ -307,7 +314,7 @@ int main(void)
         cmocka_unit_test(conversions_round_to_nearest_even),
         cmocka_unit_test(conversions_widen_exactly),
         cmocka_unit_test(sums_match_double),
-        cmocka_unit_test(tile_needs_no_room),
+        cmocka_unit_test(tile_gives_a_row_the_same_alone),
         cmocka_unit_test(tables_are_chosen_by_name),
     };
     int failed = 0;

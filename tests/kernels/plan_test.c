@@ -47,7 +47,7 @@ static void plan_is_always_one_that_exists(void **state)
     }
 }
 
-static void wgmma_takes_aligned_bf16_on_sm_90(void **state)
+static void wgmma_takes_aligned_rows_on_sm_90(void **state)
 {
     struct linear_shape s = qwen(PM_BF16, 1);
     (void)state;
@@ -58,8 +58,16 @@ static void wgmma_takes_aligned_bf16_on_sm_90(void **state)
     assert_int_equal(linear_plan_of(&h100, &s).kernel, LINEAR_MMA);
     assert_string_equal(linear_plan_of(&h100, &s).reason,
                         "wgmma kernels take rows aligned to 16 bytes");
-    s = qwen(PM_MXFP4, 1);
+    for (int i = 0; i < 2; i++) {
+        s = qwen(i ? PM_MXFP4 : PM_F8_E4M3, 1);
+        assert_int_equal(linear_plan_of(&h100, &s).kernel, LINEAR_SM90);
+        assert_string_equal(linear_plan_of(&h100, &s).reason, "weights widen to BF16 on sm_90");
+        assert_int_equal(linear_plan_of(&a100, &s).kernel, LINEAR_MMA);
+    }
+    s = qwen(PM_F16, 1);
     assert_int_equal(linear_plan_of(&h100, &s).kernel, LINEAR_MMA);
+    assert_string_equal(linear_plan_of(&h100, &s).reason,
+                        "wgmma kernels take BF16, F8_E4M3 and MXFP4 weights");
     s = qwen(PM_F32, 1);
     assert_int_equal(linear_plan_of(&h100, &s).kernel, LINEAR_F32);
 }
@@ -117,7 +125,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plan_is_always_one_that_exists),
-        cmocka_unit_test(wgmma_takes_aligned_bf16_on_sm_90),
+        cmocka_unit_test(wgmma_takes_aligned_rows_on_sm_90),
         cmocka_unit_test(row_tile_follows_the_rows_of_an_expert),
         cmocka_unit_test(weight_tile_fills_the_machine),
         cmocka_unit_test(plan_refuses_what_does_not_fit),

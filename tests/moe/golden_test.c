@@ -179,14 +179,16 @@ static void check_same_bits(const struct golden *g, const float *whole)
     }
 }
 
-/* The bound of docs/testing.md: 8 roundings a layer, 9 on a GPU, and one before the output,
- * each of root mean square u / sqrt(12). */
+/* The bound of docs/testing.md: 9 roundings a layer, one more for each of latent attention, a
+ * shared expert and a GPU, and one before the output, each of root mean square u / sqrt(12). */
 static double bound(const struct golden *g)
 {
-    int a_layer = strcmp(device(), "cpu") == 0 ? 8 : 9;
+    int a_layer = strcmp(device(), "cpu") == 0 ? 9 : 10;
     double u = strcmp(g->type, "f16") == 0 ? 0x1p-10 : 0x1p-7;
     struct model *m = open_model(g, 1, 1);
-    int n_layer = model_config(m)->n_layer;
+    const struct config *c = model_config(m);
+    int n_layer = c->n_layer;
+    a_layer += (c->mla.latent > 0) + (c->shared_dim > 0);
     model_close(m);
     return u / sqrt(12) * sqrt(a_layer * n_layer + 1);
 }

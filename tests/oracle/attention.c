@@ -4,7 +4,8 @@
  *
  * The error allowed: a score of n products is off by (n + 2) roundings of its magnitude, and by
  * `unit` of it where the query is narrowed; the exponential turns an absolute error of its
- * argument into a relative one; its share in the numerator and in the sum makes it two. */
+ * argument into a relative one; its share in the numerator and in the sum makes it two. A
+ * weight that is narrowed before it meets a value is off by `unit` once more. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -82,7 +83,8 @@ static void attend(double *want, double *bound, const struct seen *s, int first,
             want[i] += p[j] / sum * s->v[(int64_t)j * s->v_dim + i];
             size += p[j] / sum * s->v_size[(int64_t)j * s->v_dim + i];
         }
-        bound[i] = size * (expm1(2 * error) + (2.0 * s->n + 16 + roundings) * FLOAT_UNIT);
+        bound[i] =
+            size * (expm1(2 * error) + (2.0 * s->n + 16 + roundings) * FLOAT_UNIT + unit);
     }
     free(p);
 }

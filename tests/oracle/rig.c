@@ -87,8 +87,10 @@ static pm_status open_devices(struct rig *rig)
         }
     }
     rig->d = rig->device[1];
-    rig->bf16_unit =
-        rig->k->narrow == PM_BF16 || strstr(rig->k->describe(rig->d), "bf16") ? BF16_UNIT : 0;
+    rig->bf16_unit = rig->k->narrow == PM_BF16 || strstr(rig->k->describe(rig->d), "bf16") ||
+                             strstr(rig->k->describe(rig->d), "amx")
+                         ? BF16_UNIT
+                         : 0;
     return PM_OK;
 }
 
@@ -121,11 +123,11 @@ static int run_cpu(const char *title, const struct CMUnitTest *tests, size_t n, 
 {
 #if defined(__SANITIZE_ADDRESS__)
     /* Memory errors are the same in tables that share their code, and checked code is slow. */
-    static const char *const all[] = {"avx512bf16", "avx2", "generic"};
-    const int enough = 2;
+    static const char *const all[] = {"amx", "avx512bf16", "avx2", "generic"};
+    const int enough = 3;
 #else
-    static const char *const all[] = {"generic", "avx2", "avx512", "avx512bf16"};
-    const int enough = 4;
+    static const char *const all[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
+    const int enough = 5;
 #endif
     const char *only = getenv("POLYMATH_ISA");
     int n_run = 0;

@@ -7,15 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench/bench.h"
 #include "bench/kernels.h"
 #include "bench/routing_make.h"
-#include "moe/json.h"
+#include "bench/stats.h"
+#include "runtime/trace.h"
+#include "tests/kernels/bench_run.h"
 #include "tests/oracle/rig.h"
 
 enum { ROWS = 400 };
-
-static const struct command self = {.name = "bench kernels", .arguments = "", .engine = true};
 
 static void parse(struct routing_maker *m, const char *text)
 {
@@ -106,6 +105,16 @@ static void popularity_is_as_asked(void **state)
     assert_true(share[0] == 1);
 }
 
+static void quantiles_lie_between_values(void **state)
+{
+    static const double x[] = {1, 2, 3, 4, 8};
+    (void)state;
+    assert_true(stats_quantile(x, 5, 0) == 1 && stats_quantile(x, 5, 1) == 8);
+    assert_true(stats_quantile(x, 5, 0.5) == 3 && stats_quantile(x, 5, 0.125) == 1.5);
+    assert_true(stats_quantile(x, 5, 0.875) == 6);
+    assert_true(stats_quantile(x, 1, 0.9) == 1 && stats_quantile(x, 0, 0.5) == 0);
+}
+
 static void wrong_routings_are_named(void **state)
 {
     struct routing_maker m;
@@ -132,62 +141,17 @@ static void shapes_are_cut_to_what_fits(void **state)
     expect_error(shapes_find(&s, "deepseek", 8), PM_ERR_ARG, "wanted qwen3-30b, ");
 }
 
-struct sleepy {
-    struct rig *rig;
-    int64_t last, n;
-};
-
-static pm_status sleep_a_little(void *arg, int64_t turn)
-{
-    struct sleepy *s = arg;
-    assert_int_equal(turn, s->last + 1);
-    s->last = turn;
-    s->n++;
-    usleep(200);
-    return PM_OK;
-}
-
-static void clock_counts_whole_rounds(void **state)
-{
-    struct rig *rig = *state;
-    struct sleepy s = {rig, -1, 0};
-    struct timing t;
-    expect_ok(clock_measure(&t, rig->k, rig->d, sleep_a_little, &s, 3, 7));
-    assert_true(t.median_us >= 200 && t.min_us >= 200 && t.min_us <= t.median_us);
-    assert_true(t.deviation_us >= 0 && (t.n_turn <= 7 || t.n_turn % 7 == 0));
-}
-
-/* The exit status for these arguments. */
-static int run_with(const char *const *text, int n)
-{
-    enum { MAX_ARGUMENT = 40 };
-    char *argv[MAX_ARGUMENT];
-    assert_true(n <= MAX_ARGUMENT);
-    for (int i = 0; i < n; i++)
-        argv[i] = (char *)(uintptr_t)text[i];
-    return bench_kernels(&self, n, argv);
-}
-
-/* The same with standard output in a file. */
-static int run_into(const char *path, const char *const *text, int n)
-{
-    int saved = dup(STDOUT_FILENO), code;
-    fflush(stdout);
-    assert_non_null(freopen(path, "w", stdout));
-    code = run_with(text, n);
-    fflush(stdout);
-    assert_true(dup2(saved, STDOUT_FILENO) >= 0);
-    close(saved);
-    return code;
-}
-
 static void check_row(const json *row)
 {
-    static const char *const numbers[] = {
-        "rows",      "experts",      "top_k",         "median_us",
-        "min_us",    "deviation_us", "samples",       "turns",
-        "sets",      "bytes",        "flops",         "gigabytes_per_second",
-        "gigaflops", "wall_us",      "share_of_wall", "read_gigabytes_per_second"};
+    static const char *const numbers[] = {"rows",          "experts",
+                                          "top_k",         "median_us",
+                                          "p10_us",        "p90_us",
+                                          "min_us",        "deviation_us",
+                                          "samples",       "turns",
+                                          "sets",          "bytes",
+                                          "flops",         "gigabytes_per_second",
+                                          "gigaflops",     "wall_us",
+                                          "share_of_wall", "read_gigabytes_per_second"};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const json *v = json_get(row, numbers[i]);
         if (!v || !json_is_number(v) || !isfinite(json_number(v))) {
@@ -203,23 +167,18 @@ static void check_row(const json *row)
  * rows are pointless here, one instruction set is enough. */
 static void run_reports_every_operation(void **state)
 {
-    char path[] = "/tmp/polymath-bench-XXXXXX";
     static const char *const text[] = {"kernels",  "--shape",   "qwen3-next,deepseek-v2-lite",
                                        "-e",       "4",         "-k",
                                        "2",        "-n",        "1,3",
                                        "-r",       "2",         "--type",
                                        "bf16,fp8", "--routing", "uniform,zipf:1.0",
-                                       "--cached", "40",        "--warm",
-                                       "-t",       "1",         "-o",
-                                       "json"};
+                                       "--cached", "40",        "--cache",
+                                       "hot",      "-t",        "1",
+                                       "-o",       "json"};
     struct json_doc *doc;
-    int file = mkstemp(path), n = 0;
+    int n = 0;
     (void)state;
-    assert_true(file >= 0);
-    close(file);
-    assert_int_equal(run_into(path, text, (int)(sizeof text / sizeof *text)), EXIT_OK);
-    expect_ok(json_load(&doc, path, 1 << 20));
-    unlink(path);
+    bench_run_json(&doc, bench_kernels, text, (int)(sizeof text / sizeof *text));
     for (const json *row = json_child(json_root(doc)); row; row = json_next(row)) {
         check_row(row);
         n++;
@@ -230,13 +189,81 @@ static void run_reports_every_operation(void **state)
     json_free(doc);
 }
 
+/* A trace of top 2 of 4 experts in which every token chooses 3, then 1. */
+static void recorded_traces_route_rows(void **state)
+{
+    enum { TOKENS = 5 };
+    char path[] = "/tmp/polymath-trace-XXXXXX", word[64];
+    const struct gate g = {.n_expert = 4, .top_k = 2};
+    struct config c = {.n_layer = 2, .gate = g};
+    struct layer_config layer[2] = {{.moe = true, .top_k = 2}, {.moe = true, .top_k = 2}};
+    struct routing_maker m;
+    struct trace *t;
+    int32_t id[2 * TOKENS], chosen[2 * TOKENS];
+    int file = mkstemp(path);
+    (void)state;
+    assert_true(file >= 0);
+    close(file);
+    c.layer = layer;
+    for (int i = 0; i < TOKENS; i++) {
+        chosen[2 * i] = 3;
+        chosen[2 * i + 1] = 1;
+    }
+    expect_ok(trace_new(&t, &c, TOKENS));
+    for (int l = 0; l < 2; l++)
+        trace_add(t, l, 0, TOKENS, 2, chosen);
+    expect_ok(trace_write(t, path));
+    trace_free(t);
+    snprintf(word, sizeof word, "trace:%s", path);
+    parse(&m, word);
+    expect_ok(routing_ids(&m, id, &g, TOKENS, 3));
+    assert_memory_equal(id, chosen, sizeof id);
+    routing_free(&m);
+    unlink(path);
+}
+
+/* What cuBLAS is asked for, computed in BLAS's column-major words, is what the linear map
+ * gives. */
+static void a_gemm_is_the_product_of_an_expert(void **state)
+{
+    enum { EXPERTS = 3, OUT = 6, IN = 10, COUNT = 7 };
+    static const int32_t first[EXPERTS + 1] = {0, 4, 4, COUNT};
+    struct rig *rig = *state;
+    struct tensor w[EXPERTS], x = rig_weights(rig, PM_F32, COUNT, IN);
+    struct tensor y =
+        tensor_view(rig_take(rig, COUNT * OUT, sizeof(float)), PM_F32, COUNT, OUT);
+    struct product p = {.w = w, .x = x, .y = y, .first = first, .n_expert = EXPERTS};
+    for (int e = 0; e < EXPERTS; e++)
+        w[e] = rig_weights(rig, PM_F32, OUT, IN);
+    for (int e = 0; e < EXPERTS; e++) {
+        struct gemm g = cublas_gemm(&p, e);
+        const float *a = g.a, *b = g.b;
+        float *c = g.c;
+        assert_int_equal(g.n, first[e + 1] - first[e]);
+        for (int i = 0; i < g.m; i++) {
+            for (int j = 0; j < g.n; j++) {
+                double sum = 0;
+                for (int k = 0; k < g.k; k++) /* A is transposed, B is not */
+                    sum += (double)a[k + i * g.lda] * (double)b[k + j * g.ldb];
+                c[i + j * g.ldc] = (float)sum;
+            }
+        }
+    }
+    expect_ok(baseline_check(&baselines[0], rig->k, rig->d, &p));
+    ((float *)y.data)[3] += 1;
+    expect_error(baseline_check(&baselines[0], rig->k, rig->d, &p), PM_ERR_DEVICE,
+                 "loop: expert 0, output 3: found");
+    expect_ok(baselines[0].run(NULL, rig->k, rig->d, &p));
+    expect_ok(baseline_check(&baselines[0], rig->k, rig->d, &p));
+}
+
 static void wrong_flags_are_usage_errors(void **state)
 {
     static const char *const wrong[][2] = {
-        {"--shape", "gpt5"}, {"--op", "matmul"},   {"--type", "int3"},
-        {"--rows", "0"},     {"--rows", "1,,2"},   {"--experts", "5000"},
-        {"--top-k", "200"},  {"--cached", "-1"},   {"--repeat", "1001"},
-        {"--output", "xml"}, {"--routing", "odd"}, {"--frobnicate", "1"}};
+        {"--shape", "gpt5"},   {"--op", "matmul"},    {"--type", "int3"},   {"--rows", "0"},
+        {"--rows", "1,,2"},    {"--experts", "5000"}, {"--top-k", "200"},   {"--cached", "-1"},
+        {"--repeat", "1001"},  {"--output", "xml"},   {"--routing", "odd"}, {"--cache", "cool"},
+        {"--baseline", "mkl"}, {"--frobnicate", "1"}};
     static const char *const say[] = {"shape: found \"gpt5\"",
                                       "op: found \"matmul\", wanted all, gate, permute, up",
                                       "type: found \"int3\"",
@@ -248,11 +275,13 @@ static void wrong_flags_are_usage_errors(void **state)
                                       "repeat: found \"1001\"",
                                       "output: found \"xml\"",
                                       "routing: found \"odd\"",
+                                      "cache: found \"cool\"",
+                                      "baseline: found \"mkl\"",
                                       "--frobnicate: unknown option"};
     (void)state;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         const char *text[] = {"kernels", wrong[i][0], wrong[i][1]};
-        assert_int_equal(run_with(text, 3), EXIT_USAGE);
+        assert_int_equal(bench_run(bench_kernels, text, 3), EXIT_USAGE);
         if (!strstr(pm_last_error(), say[i])) rig_fail("\"%s\": %s", say[i], pm_last_error());
     }
 }
@@ -262,9 +291,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RIG_TEST(every_shape_gets_rows_that_its_gate_would_choose),
         RIG_TEST(popularity_is_as_asked),
+        RIG_TEST(quantiles_lie_between_values),
         RIG_TEST(wrong_routings_are_named),
         RIG_TEST(shapes_are_cut_to_what_fits),
-        RIG_TEST(clock_counts_whole_rounds),
+        RIG_TEST(recorded_traces_route_rows),
+        RIG_TEST(a_gemm_is_the_product_of_an_expert),
         RIG_TEST(run_reports_every_operation),
         RIG_TEST(wrong_flags_are_usage_errors),
     };

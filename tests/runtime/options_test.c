@@ -42,10 +42,13 @@ static void value_is(const struct pm_options *o, const char *key, const char *wa
 static void fresh_options_hold_the_defaults(void **state)
 {
     static const char *const want[][2] = {
-        {"device", "auto"},  {"threads", "0"},      {"context", "0"},        {"batch", "512"},
-        {"kv-type", "auto"}, {"max-tokens", "256"}, {"temperature", "0"},    {"top-k", "0"},
-        {"top-p", "1"},      {"min-p", "0"},        {"repeat-penalty", "1"}, {"seed", "0"},
-        {"logprobs", "0"},   {"ignore-eos", "off"}};
+        {"device", "auto"},    {"threads", "0"},        {"context", "0"},
+        {"batch", "512"},      {"kv-type", "auto"},     {"max-tokens", "256"},
+        {"temperature", "0"},  {"top-k", "0"},          {"top-p", "1"},
+        {"min-p", "0"},        {"repeat-penalty", "1"}, {"seed", "0"},
+        {"logprobs", "0"},     {"ignore-eos", "off"},   {"max-seqs", "32"},
+        {"kv-tokens", "0"},    {"max-queue", "1024"},   {"max-queue-tokens", "1048576"},
+        {"prefix-cache", "1"}, {"decode-slowdown", "2"}};
     struct pm_options *o = fresh();
     (void)state;
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -82,19 +85,15 @@ static void the_table_is_sound(void **state)
 
 static void values_come_back_as_they_were_set(void **state)
 {
-    static const char *const pairs[][2] = {{"device", "cpu"},
-                                           {"threads", "1024"},
-                                           {"context", "1073741824"},
-                                           {"batch", "1"},
-                                           {"kv-type", "bf16"},
-                                           {"max-tokens", "0"},
-                                           {"temperature", "0.7"},
-                                           {"top-k", "40"},
-                                           {"top-p", "0.95"},
-                                           {"min-p", "0.05"},
-                                           {"repeat-penalty", "1.1"},
-                                           {"logprobs", "32"},
-                                           {"seed", "18446744073709551615"}};
+    static const char *const pairs[][2] = {
+        {"device", "cpu"},         {"threads", "1024"},
+        {"context", "1073741824"}, {"batch", "1"},
+        {"kv-type", "bf16"},       {"max-seqs", "64"},
+        {"prefix-cache", "0"},     {"decode-slowdown", "1.5"},
+        {"max-tokens", "0"},       {"temperature", "0.7"},
+        {"top-k", "40"},           {"top-p", "0.95"},
+        {"min-p", "0.05"},         {"repeat-penalty", "1.1"},
+        {"logprobs", "32"},        {"seed", "18446744073709551615"}};
     struct pm_options *o = fresh();
     (void)state;
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
@@ -143,6 +142,8 @@ static void wrong_values_are_refused_and_change_nothing(void **state)
                                            {"seed", "x"},
                                            {"logprobs", "33"},
                                            {"ignore-eos", "yes"},
+                                           {"prefix-cache", "on"},
+                                           {"max-seqs", "0"},
                                            {"ignore-eos", ""},
                                            {"temperature", "1e400"},
                                            {"threads", "0x10"},

@@ -24,20 +24,38 @@ static struct sampling defaults(void)
     return (struct sampling){.temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 7};
 }
 
-static struct sampler *open_sampler(int n, const struct sampling *o)
+/* A sampler with its settings. */
+struct picker {
+    struct sampler *sampler;
+    struct sampling o;
+};
+
+static struct picker open_sampler(int n, const struct sampling *o)
 {
-    struct sampler *s = NULL;
-    if (sampler_open(&s, n, o) != PM_OK) FAIL("%s", pm_last_error());
-    return s;
+    struct picker p = {NULL, *o};
+    if (sampling_check(o, n) != PM_OK) FAIL("%s", pm_last_error());
+    if (sampler_open(&p.sampler, n) != PM_OK) FAIL("%s", pm_last_error());
+    return p;
+}
+
+static pm_status pick_after(const struct picker *p, float *logits, const int32_t *recent,
+                            int n_recent, int64_t index, struct candidate *out)
+{
+    struct sampling_input in = {.logits = logits,
+                                .token = recent,
+                                .n_token = n_recent,
+                                .n_prompt = n_recent,
+                                .index = index};
+    return sampler_pick(p->sampler, &p->o, &in, out);
 }
 
 /* The choice for token number `index` from a copy of the logits. */
-static struct candidate pick(struct sampler *s, const float *logits, int n, int64_t index)
+static struct candidate pick(const struct picker *s, const float *logits, int n, int64_t index)
 {
     float copy[MAX_VOCAB];
     struct candidate c = {-1, 0};
     memcpy(copy, logits, (size_t)n * sizeof *copy);
-    if (sampler_pick(s, copy, NULL, 0, index, &c) != PM_OK) FAIL("%s", pm_last_error());
+    if (pick_after(s, copy, NULL, 0, index, &c) != PM_OK) FAIL("%s", pm_last_error());
     if (c.id < 0 || c.id >= n) FAIL("token %d of %d", c.id, n);
     return c;
 }
@@ -45,12 +63,12 @@ static struct candidate pick(struct sampler *s, const float *logits, int n, int6
 /* Counts of `n_draw` draws. */
 static void draw(const struct sampling *o, const float *logits, int n, int n_draw, int *count)
 {
-    struct sampler *s = open_sampler(n, o);
+    struct picker s = open_sampler(n, o);
     memset(count, 0, (size_t)n * sizeof *count);
     for (int i = 0; i < n_draw; i++) {
-        count[pick(s, logits, n, i).id]++;
+        count[pick(&s, logits, n, i).id]++;
     }
-    sampler_close(s);
+    sampler_close(s.sampler);
 }
 
 /* Tokens 0 .. 5 with probabilities 1/2, 1/4 .. 1/32, 1/32, in the order 3, 0, 5, 1, 2, 4. */
@@ -88,12 +106,12 @@ static void greedy_takes_the_best_and_the_lower_of_equals(void **state)
                                     {0, 0, 0, 0, 0}};
     static const int best[] = {1, 0, 0, 4, 0};
     struct sampling o = defaults();
-    struct sampler *s;
+    struct picker s;
     (void)state;
     o.temperature = 0;
     s = open_sampler(5, &o);
     for (int r = 0; r < 5; r++) {
-        struct candidate c = pick(s, rows[r], 5, r);
+        struct candidate c = pick(&s, rows[r], 5, r);
         double sum = 0;
         for (int i = 0; i < 5; i++) {
             sum += exp(rows[r][i]);
@@ -101,18 +119,18 @@ static void greedy_takes_the_best_and_the_lower_of_equals(void **state)
         assert_int_equal(c.id, best[r]);
         assert_true(fabs(c.logprob - (rows[r][best[r]] - log(sum))) < 1e-6);
     }
-    sampler_close(s);
+    sampler_close(s.sampler);
 }
 
 static void one_token_is_always_certain(void **state)
 {
     struct sampling o = defaults();
     float logit = -40;
-    struct sampler *s = open_sampler(1, &o);
-    struct candidate c = pick(s, &logit, 1, 0);
+    struct picker s = open_sampler(1, &o);
+    struct candidate c = pick(&s, &logit, 1, 0);
     (void)state;
     assert_true(c.id == 0 && c.logprob == 0);
-    sampler_close(s);
+    sampler_close(s.sampler);
 }
 
 static void low_temperatures_are_greedy(void **state)
@@ -212,11 +230,11 @@ static float penalised(const float *logits, int n, struct sampling o, const int3
 {
     float copy[MAX_VOCAB];
     struct candidate c, top[MAX_VOCAB];
-    struct sampler *s = open_sampler(n, &o);
+    struct picker s = open_sampler(n, &o);
     memcpy(copy, logits, (size_t)n * sizeof *copy);
-    assert_int_equal(sampler_pick(s, copy, recent, n_recent, 0, &c), PM_OK);
-    sampler_top(s, n, top);
-    sampler_close(s);
+    assert_int_equal(pick_after(&s, copy, recent, n_recent, 0, &c), PM_OK);
+    sampler_top(s.sampler, n, top);
+    sampler_close(s.sampler);
     for (int i = 0; i < n; i++) {
         if (top[i].id == id) return top[i].logprob - top[0].logprob;
     }
@@ -271,15 +289,15 @@ static void penalty_changes_the_greedy_choice_and_its_probability(void **state)
     float logits[] = {2, 1.5f, -1};
     struct sampling o = defaults();
     struct candidate c;
-    struct sampler *s;
+    struct picker s;
     (void)state;
     o.temperature = 0;
     o.repeat_penalty = 4;
     s = open_sampler(3, &o);
-    assert_int_equal(sampler_pick(s, logits, recent, 4, 0, &c), PM_OK);
+    assert_int_equal(pick_after(&s, logits, recent, 4, 0, &c), PM_OK);
     assert_int_equal(c.id, 1);
     assert_true(fabs(c.logprob - (1.5 - log(exp(0.5) + exp(1.5) + exp(-1)))) < 1e-6);
-    sampler_close(s);
+    sampler_close(s.sampler);
 }
 
 /* ------------------------------------------------------------------ draws */
@@ -288,7 +306,7 @@ static void the_same_seed_gives_the_same_tokens(void **state)
 {
     float logits[50] = {0};
     struct sampling o = defaults(), other = defaults();
-    struct sampler *a, *b, *c;
+    struct picker a, b, c;
     int same = 0, repeated = 0, last = -1;
     (void)state;
     other.seed = 8;
@@ -296,8 +314,8 @@ static void the_same_seed_gives_the_same_tokens(void **state)
     b = open_sampler(50, &o);
     c = open_sampler(50, &other);
     for (int i = 0; i < 1000; i++) {
-        int id = pick(a, logits, 50, i).id;
-        same += id == pick(c, logits, 50, i).id;
+        int id = pick(&a, logits, 50, i).id;
+        same += id == pick(&c, logits, 50, i).id;
         repeated += id == last;
         last = id;
     }
@@ -306,11 +324,11 @@ static void the_same_seed_gives_the_same_tokens(void **state)
     assert_true(repeated > 0 && repeated < 50);
     /* A sequence can be taken up at any token. */
     for (int i = 999; i >= 0; i -= 7) {
-        assert_int_equal(pick(b, logits, 50, i).id, pick(a, logits, 50, i).id);
+        assert_int_equal(pick(&b, logits, 50, i).id, pick(&a, logits, 50, i).id);
     }
-    sampler_close(a);
-    sampler_close(b);
-    sampler_close(c);
+    sampler_close(a.sampler);
+    sampler_close(b.sampler);
+    sampler_close(c.sampler);
 }
 
 static double chi_square(const int *count, const double *p, int n, int n_draw)
@@ -396,18 +414,18 @@ static void neighbouring_draws_are_independent(void **state)
     (void)state;
     for (int seed = 0; seed < 200; seed++) {
         struct sampling o = defaults(), next = defaults();
-        struct sampler *a, *b;
+        struct picker a, b;
         o.seed = (uint64_t)seed;
         next.seed = (uint64_t)seed + 1;
         a = open_sampler(N, &o);
         b = open_sampler(N, &next);
         for (int i = 0; i < 250; i++) {
-            int id = pick(a, logits, N, i).id;
-            pair[0][id * N + pick(a, logits, N, i + 1).id]++;
-            pair[1][id * N + pick(b, logits, N, i).id]++;
+            int id = pick(&a, logits, N, i).id;
+            pair[0][id * N + pick(&a, logits, N, i + 1).id]++;
+            pair[1][id * N + pick(&b, logits, N, i).id]++;
         }
-        sampler_close(a);
-        sampler_close(b);
+        sampler_close(a.sampler);
+        sampler_close(b.sampler);
     }
     for (int i = 0; i < N * N; i++) {
         p[i] = 1.0 / (N * N);
@@ -426,7 +444,7 @@ static void candidates_come_best_first_with_log_probabilities(void **state)
     static const int32_t order[] = {3, 0, 5, 1, 2, 4};
     struct candidate top[6] = {{-7, -7}, {-7, -7}, {-7, -7}, {-7, -7}, {-7, -7}, {-7, -7}};
     struct sampling o = defaults();
-    struct sampler *s;
+    struct picker s;
     float logits[6];
     (void)state;
     for (int cold = 0; cold < 2; cold++) {
@@ -435,10 +453,10 @@ static void candidates_come_best_first_with_log_probabilities(void **state)
         o.top_k = 2; /* is not seen here */
         s = open_sampler(6, &o);
         halves_logits(logits);
-        assert_int_equal(sampler_pick(s, logits, NULL, 0, 0, &c), PM_OK);
-        sampler_top(s, 3, top);
+        assert_int_equal(pick_after(&s, logits, NULL, 0, 0, &c), PM_OK);
+        sampler_top(s.sampler, 3, top);
         assert_int_equal(top[3].id, -7);
-        sampler_top(s, 6, top);
+        sampler_top(s.sampler, 6, top);
         for (int i = 0; i < 6; i++) {
             assert_int_equal(top[i].id, order[i]);
             assert_true(fabs(top[i].logprob - halves[order[i]] * LN2) < 1e-6);
@@ -446,10 +464,10 @@ static void candidates_come_best_first_with_log_probabilities(void **state)
                         1e-6);
             top[i].id = -7;
         }
-        sampler_top(s, 100, top); /* there are 6 */
+        sampler_top(s.sampler, 100, top); /* there are 6 */
         assert_int_equal(top[5].id, 4);
         top[3].id = -7;
-        sampler_close(s);
+        sampler_close(s.sampler);
     }
 }
 
@@ -470,19 +488,19 @@ static void what_is_not_a_number_is_an_error(void **state)
     for (int c = 0; c < 3 * 2; c++) {
         struct sampling o = defaults();
         struct candidate kept = {42, 1};
-        struct sampler *s;
+        struct picker s;
         float logits[6];
         int at = c / 2 == 0 ? 0 : c / 2 == 1 ? 3 : 5;
         o.temperature = c % 2 ? 0 : 1;
         s = open_sampler(6, &o);
         halves_logits(logits);
         logits[at] = NAN;
-        assert_int_equal(sampler_pick(s, logits, NULL, 0, 0, &kept), PM_ERR_DEVICE);
+        assert_int_equal(pick_after(&s, logits, NULL, 0, 0, &kept), PM_ERR_DEVICE);
         assert_true(kept.id == 42 && kept.logprob == 1);
         assert_non_null(strstr(pm_last_error(), at == 0   ? "token 0"
                                                 : at == 3 ? "token 3"
                                                           : "token 5"));
-        sampler_close(s);
+        sampler_close(s.sampler);
     }
 }
 
@@ -514,7 +532,7 @@ static void infinite_logits_do_not_give_nonsense(void **state)
     for (int c = 0; c < 2 * 3; c++) {
         struct sampling o = defaults();
         struct candidate got = {42, 1};
-        struct sampler *s;
+        struct picker s;
         float logits[6];
         pm_status status;
         o.temperature = (float)(c % 3);
@@ -524,7 +542,7 @@ static void infinite_logits_do_not_give_nonsense(void **state)
         for (int i = 0; i < 6 && c / 3; i++) {
             logits[i] = -INFINITY;
         }
-        status = sampler_pick(s, logits, NULL, 0, 0, &got);
+        status = pick_after(&s, logits, NULL, 0, 0, &got);
         if (status == PM_OK && (got.id < 0 || got.id > 5 || isnan(got.logprob))) {
             FAIL("%s at temperature %g: token %d of 6, log probability %g",
                  c / 3 ? "all -inf" : "one inf", (double)o.temperature, got.id,
@@ -532,7 +550,7 @@ static void infinite_logits_do_not_give_nonsense(void **state)
         }
         if (status == PM_OK && c / 3 == 0) assert_int_equal(got.id, 2);
         if (status != PM_OK) assert_int_equal(status, PM_ERR_DEVICE);
-        sampler_close(s);
+        sampler_close(s.sampler);
     }
 }
 
@@ -560,20 +578,159 @@ static void settings_out_of_range_are_refused(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct sampling o = {cases[i].temperature,
-                             cases[i].top_k,
-                             cases[i].top_p,
-                             cases[i].min_p,
-                             cases[i].penalty,
-                             0,
-                             0};
-        struct sampler *s = NULL;
-        assert_int_equal(sampler_open(&s, 6, &o), PM_ERR_ARG);
-        assert_null(s);
+        struct sampling o = {.temperature = cases[i].temperature,
+                             .top_k = cases[i].top_k,
+                             .top_p = cases[i].top_p,
+                             .min_p = cases[i].min_p,
+                             .repeat_penalty = cases[i].penalty};
+        assert_int_equal(sampling_check(&o, 6), PM_ERR_ARG);
         if (!strstr(pm_last_error(), cases[i].part))
             FAIL("case %d: %s", (int)i, pm_last_error());
     }
     sampler_close(NULL);
+}
+
+static void penalties_and_biases_out_of_range_are_refused(void **state)
+{
+    static const pm_logit_bias wrong[] = {{-1, 0}, {6, 0}, {0, NAN}, {0, INFINITY}};
+    static const pm_logit_bias right = {5, -INFINITY};
+    struct sampling o = defaults();
+    (void)state;
+    o.n_bias = 1;
+    o.bias = &right;
+    assert_int_equal(sampling_check(&o, 6), PM_OK);
+    for (int i = 0; i < 4; i++) {
+        o.bias = &wrong[i];
+        assert_int_equal(sampling_check(&o, 6), PM_ERR_ARG);
+    }
+    o.n_bias = 0;
+    o.presence = NAN;
+    assert_int_equal(sampling_check(&o, 6), PM_ERR_ARG);
+    o.presence = 0;
+    o.frequency = 101;
+    assert_int_equal(sampling_check(&o, 6), PM_ERR_ARG);
+    assert_non_null(strstr(pm_last_error(), "frequency penalty: found 101"));
+}
+
+/* ------------------------------------------------------------------ penalties of generated */
+
+/* Logits after a pick, relative to those before. */
+static void changes(const struct sampling *o, const int32_t *token, int n, int n_prompt,
+                    float *change, int n_vocab)
+{
+    struct picker p = open_sampler(n_vocab, o);
+    float logits[MAX_VOCAB] = {0};
+    struct sampling_input in = {
+        .logits = logits, .token = token, .n_token = n, .n_prompt = n_prompt};
+    struct candidate c;
+    for (int twice = 0; twice < 2; twice++) { /* nothing is left of the first time */
+        memset(logits, 0, sizeof logits);
+        assert_int_equal(sampler_pick(p.sampler, o, &in, &c), PM_OK);
+        if (twice) assert_memory_equal(change, logits, (size_t)n_vocab * sizeof *change);
+        memcpy(change, logits, (size_t)n_vocab * sizeof *change);
+    }
+    sampler_close(p.sampler);
+}
+
+static void presence_counts_once_and_frequency_each_time(void **state)
+{
+    static const int32_t token[] = {0, 1, 1, 2, 3, 2, 2, -1, 9};
+    struct sampling o = defaults();
+    float change[5];
+    (void)state;
+    o.presence = 0.5f;
+    o.frequency = 0.25f;
+    changes(&o, token, 9, 3, change, 5); /* the prompt's 0 1 1 does not count */
+    assert_true(change[0] == 0 && change[1] == 0 && change[4] == 0);
+    assert_true(change[2] == -1.25f && change[3] == -0.75f);
+    o.presence = 0;
+    o.frequency = -1;
+    changes(&o, token, 9, 0, change, 5);
+    assert_true(change[0] == 1 && change[1] == 2 && change[2] == 3 && change[4] == 0);
+}
+
+static void biases_come_before_penalties(void **state)
+{
+    static const pm_logit_bias bias[] = {{1, 4}, {2, -INFINITY}};
+    static const int32_t token[] = {1, 0};
+    struct sampling o = defaults();
+    float change[3];
+    (void)state;
+    o.bias = bias;
+    o.n_bias = 2;
+    o.repeat_penalty = 2;
+    changes(&o, token, 2, 0, change, 3);
+    assert_true(change[0] == 0 && change[1] == 2 && change[2] == -INFINITY);
+}
+
+static void only_what_the_mask_allows_comes(void **state)
+{
+    enum { N = 70 };
+    uint32_t allowed[3] = {0, 1u << 5, 1u << 3}; /* 37 and 67 */
+    int count[N] = {0};
+    (void)state;
+    for (int cold = 0; cold < 2; cold++) {
+        struct sampling o = defaults();
+        struct picker p;
+        o.temperature = cold ? 0 : 1;
+        p = open_sampler(N, &o);
+        for (int i = 0; i < 500; i++) {
+            float logits[N];
+            struct sampling_input in = {.logits = logits, .allowed = allowed, .index = i};
+            struct candidate c;
+            for (int j = 0; j < N; j++) {
+                logits[j] = j == 67 ? 1 : 2;
+            }
+            assert_int_equal(sampler_pick(p.sampler, &o, &in, &c), PM_OK);
+            count[c.id]++;
+            if (cold) assert_int_equal(c.id, 37);
+            /* What is broken is not hidden by the mask. */
+            logits[3] = NAN;
+            assert_int_equal(sampler_pick(p.sampler, &o, &in, &c), PM_ERR_DEVICE);
+        }
+        sampler_close(p.sampler);
+    }
+    assert_true(count[67] > 0 && count[37] + count[67] == 1000);
+}
+
+static int by_probability(const void *left, const void *right)
+{
+    const struct candidate *a = left, *b = right;
+    if (a->logprob != b->logprob) return a->logprob < b->logprob ? 1 : -1;
+    return a->id < b->id ? -1 : 1;
+}
+
+/* The best in order, against a sort, for distributions from flat to steep, with many equals. */
+static void the_best_are_those_of_a_sort(void **state)
+{
+    static struct candidate want[MAX_VOCAB], got[MAX_VOCAB];
+    static float logits[MAX_VOCAB];
+    uint64_t random = 5;
+    (void)state;
+    for (int round = 0; round < 40; round++) {
+        struct sampling o = defaults();
+        struct picker p = open_sampler(MAX_VOCAB, &o);
+        float steep = (float)(round % 8) * 8, unused;
+        for (int i = 0; i < MAX_VOCAB; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            logits[i] = steep * (float)(random >> 56) / 256;
+        }
+        for (int i = 0; i < MAX_VOCAB; i++) {
+            float logprob;
+            assert_int_equal(sampler_look(p.sampler, logits, i, 0, NULL, &logprob), PM_OK);
+            if (i % 100 == 0) {
+                double exact = log_probability(logits, MAX_VOCAB, i);
+                assert_true(fabs(logprob - exact) < 4e-6);
+            }
+            want[i] = (struct candidate){i, logprob};
+        }
+        qsort(want, MAX_VOCAB, sizeof *want, by_probability);
+        for (int n = 1; n <= MAX_VOCAB; n = n * 3 + 1) {
+            assert_int_equal(sampler_look(p.sampler, logits, 0, n, got, &unused), PM_OK);
+            assert_memory_equal(got, want, (size_t)n * sizeof *got);
+        }
+        sampler_close(p.sampler);
+    }
 }
 
 int main(void)
@@ -600,6 +757,11 @@ int main(void)
         cmocka_unit_test(minus_infinity_is_never_drawn),
         cmocka_unit_test(infinite_logits_do_not_give_nonsense),
         cmocka_unit_test(settings_out_of_range_are_refused),
+        cmocka_unit_test(penalties_and_biases_out_of_range_are_refused),
+        cmocka_unit_test(presence_counts_once_and_frequency_each_time),
+        cmocka_unit_test(biases_come_before_penalties),
+        cmocka_unit_test(only_what_the_mask_allows_comes),
+        cmocka_unit_test(the_best_are_those_of_a_sort),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

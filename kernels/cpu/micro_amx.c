@@ -1,0 +1,596 @@
+/* micro_amx.c - tiles of linear maps on AMX, whose registers are matrices.
+ *
+ *   C[m][n] += sum over k of A[m][k] B[k][n]      16 x 16 sums, 32 values of K, TDPBF16PS
+ *
+ * A is 16 weight rows, loaded from where they are stored. B is 16 rows of x, rounded to bf16
+ * and packed so that a register's row holds a pair of values of K for each of them. C has a row
+ * for each weight row and a column for each row of x. Two of each kind make 32 x 32 outputs
+ * with four loads for four products, which take twice as long as the loads.
+ *
+ * The reduction runs over steps of 32 values in ascending order, the last one filled up with
+ * zeros, in one accumulator. Sums that leave the registers between parts of K come back as they
+ * were. So the bits of an output depend on its rows of w and x alone; that the unit computes a
+ * column in the same way whatever the number of columns is tested, not documented.
+ *
+ * BF16 weights are read in place; what does not fill a register (the ends of K and of the rows)
+ * and narrower types go through the tile's room. E4M3 is widened exactly; each block of 128
+ * values is summed from zero and enters the sum as sum = fma(scale, block, sum). E2M1 times its
+ * E8M0 scale is a bf16 number. The unit rounds to nearest even and takes subnormal numbers as
+ * zero.
+ *
+ * Bytes: stored weights once; 2 KB of weights and 2 KB of x out of the caches for 32 x 32 x 32
+ * multiply-adds, which take 64 cycles, or 110 where both come out of the second cache. Limiter:
+ * memory, which gives a core 2 KB in 500 cycles; so the next weight rows are fetched meanwhile.
+ *
+ * The registers are configured and released within each tile: a thread that waits holds none,
+ * and a switch of threads need not save 8 KB. */
+#define _GNU_SOURCE
+#include "kernels/cpu/micro_amx.h"
+
+#include <assert.h>
+#include <cpuid.h>
+#include <immintrin.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kernels/cpu/micro_pairs.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum {
+    SIDE = 16,          /* rows and columns of a register of sums */
+    STEP = 32,          /* values of K in a product */
+    SUMS = SIDE * SIDE, /* in a register */
+    LINE = 64,          /* bytes of a register's row, and that memory gives at a time */
+    PANEL = 16 * STEP,  /* values of a row of widened weights */
+    PAGE = 4096,
+    STREAMS = 8, /* most pages to fetch from at a time */
+    PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
+};
+
+_Static_assert(MICRO_PACKED_ROWS % MICRO_PACKED_GROUP == 0 && MICRO_PACKED_GROUP == 2 * SIDE,
+               "two registers of weight rows");
+_Static_assert(MICRO_ROOM * sizeof(float) >=
+                   PANEL_BYTES + (2 * MICRO_PACKED_X / SIDE + 4) * SUMS * sizeof(float),
+               "a panel, all sums, and those of a block of E4M3");
+_Static_assert(F8_BLOCK % STEP == 0 && PANEL % F8_BLOCK == 0, "whole blocks in a part");
+
+bool amx_available(void)
+{
+    enum { TILE_DATA = 18, REQUEST = 0x1023, BF16_BIT = 1 << 22, TILE_BIT = 1 << 24 };
+    unsigned a, b, c, d;
+    if (!micro_avx512bf16.available() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if (!(d & BF16_BIT) || !(d & TILE_BIT)) return false;
+#if defined(SYS_arch_prctl)
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
+/* The compiler's built-ins do not tell it that they read and write memory. */
+ALWAYS_INLINE void memory_barrier(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/* The registers by number: sums of weight rows a and rows of x b are in 2 a + b. */
+#define WEIGHTS_0 4
+#define WEIGHTS_1 5
+#define X_0       6
+#define X_1       7
+
+struct shape {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+
+/* Shapes the registers for n0 and n1 rows of x; clears them. Where n1 is 0, the second
+ * registers have some shape too, since to clear one without would be a fault. */
+static void configure(int n0, int n1)
+{
+    struct shape s = {.palette = 1};
+    for (int r = 0; r < 8; r++) {
+        int n = r % 2 && n1 ? n1 : n0;
+        bool weights = r == WEIGHTS_0 || r == WEIGHTS_1;
+        s.rows[r] = SIDE;
+        s.row_bytes[r] = (uint16_t)(weights ? LINE : n * 4);
+    }
+    __asm__ volatile("" ::"r"(&s) : "memory");
+    _tile_loadconfig(&s);
+}
+
+/* What is fetched meanwhile: a range, a line of each of some pages in turn, then the same of
+ * the next pages. The processor's own prefetchers follow such streams, but none across the end
+ * of a page: taken page by page they would start anew all the time. */
+struct ahead {
+    const char *line, *end; /* the next line, and where its turn ends */
+    int64_t span;           /* of the pages */
+    int turns;              /* left until these pages are done */
+    int n;                  /* lines a step */
+};
+
+/* A range of `bytes`, while so many steps run. */
+static struct ahead plan_ahead(const char *range, int64_t bytes, int64_t n_step)
+{
+    struct ahead a = {.n = 0};
+    int64_t n_page = (bytes + PAGE - 1) / PAGE, n_turn = (n_page + STREAMS - 1) / STREAMS;
+    if (!range || bytes == 0) return a;
+    a.span = (n_page + n_turn - 1) / n_turn * PAGE;
+    a.line = range;
+    a.end = range + a.span;
+    a.turns = PAGE / LINE;
+    a.n = (int)((n_turn * a.span / LINE + n_step - 1) / n_step);
+    return a;
+}
+
+ALWAYS_INLINE void fetch_ahead(struct ahead *a)
+{
+    for (int j = 0; j < a->n; j++) {
+        __builtin_prefetch(a->line, 0, 2);
+        a->line += PAGE;
+        if (a->line < a->end) continue;
+        a->line -= a->span - LINE;
+        a->end += LINE;
+        if (--a->turns) continue;
+        a->line += a->span - PAGE;
+        a->end += a->span - PAGE;
+        a->turns = PAGE / LINE;
+    }
+}
+
+/* Up to 32 weight rows of a tile. */
+struct group {
+    const void *const *w, *const *w_scale;
+    int n_w;
+    float *y;
+};
+
+/* One part of K for such a group and up to 32 rows of x. */
+struct part {
+    const char *w[2]; /* of each 16 rows */
+    int64_t w_stride;
+    const char *x[2];
+    int64_t x_step[2]; /* bytes of a step: 16 pairs for each row of x */
+    int64_t n_step;
+    struct ahead *ahead;
+    int n0, n1; /* rows of x for which the registers are shaped */
+};
+
+/* n_a and n_b are constants: registers of weights and of x. */
+ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
+{
+    const char *w0 = p->w[0], *w1 = p->w[1], *x0 = p->x[0], *x1 = p->x[1];
+    struct ahead ahead = *p->ahead;
+    int64_t stride = p->w_stride, x0_step = p->x_step[0], x1_step = p->x_step[1];
+    for (int64_t i = 0; i < p->n_step; i++) {
+        fetch_ahead(&ahead);
+        _tile_loadd(X_0, x0, x0_step / SIDE);
+        _tile_loadd(WEIGHTS_0, w0, stride);
+        _tile_dpbf16ps(0, WEIGHTS_0, X_0);
+        if (n_a == 2) {
+            _tile_loadd(WEIGHTS_1, w1, stride);
+            _tile_dpbf16ps(2, WEIGHTS_1, X_0);
+        }
+        if (n_b == 2) {
+            _tile_loadd(X_1, x1, x1_step / SIDE);
+            _tile_dpbf16ps(1, WEIGHTS_0, X_1);
+            if (n_a == 2) _tile_dpbf16ps(3, WEIGHTS_1, X_1);
+        }
+        w0 += LINE;
+        w1 += LINE;
+        x0 += x0_step;
+        x1 += x1_step;
+    }
+    *p->ahead = ahead;
+}
+
+static void run_steps(const struct part *p, int n_a, int n_b)
+{
+    memory_barrier();
+    if (n_a == 2 && n_b == 2) {
+        steps(p, 2, 2);
+    } else if (n_a == 2) {
+        steps(p, 2, 1);
+    } else if (n_b == 2) {
+        steps(p, 1, 2);
+    } else {
+        steps(p, 1, 1);
+    }
+}
+
+/* Sums of a block of up to 32 rows of x: four registers, rows of n0 or n1 sums. */
+ALWAYS_INLINE void clear_sums(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+static void load_sums(const float *sum, int n_a, int n0, int n1)
+{
+    memory_barrier();
+    clear_sums();
+    _tile_loadd(0, sum, n0 * 4);
+    if (n1) _tile_loadd(1, sum + SUMS, n1 * 4);
+    if (n_a < 2) return;
+    _tile_loadd(2, sum + 2 * SUMS, n0 * 4);
+    if (n1) _tile_loadd(3, sum + 3 * SUMS, n1 * 4);
+}
+
+static void store_sums(float *sum, int n_a, int n0, int n1)
+{
+    _tile_stored(0, sum, n0 * 4);
+    if (n1) _tile_stored(1, sum + SUMS, n1 * 4);
+    if (n_a == 2) _tile_stored(2, sum + 2 * SUMS, n0 * 4);
+    if (n_a == 2 && n1) _tile_stored(3, sum + 3 * SUMS, n1 * 4);
+    memory_barrier();
+}
+
+static inline __mmask16 first(int n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+
+/* v[i] lane j becomes v[j] lane i. */
+ALWAYS_INLINE void transpose(__m512i *v)
+{
+    __m512i t[SIDE];
+#pragma GCC unroll 8
+    for (int i = 0; i < SIDE; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < SIDE; i += 4) {
+        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    /* Now quarter q of v[4 r + j] holds column 4 q + j of rows 4 r .. 4 r + 3. */
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m512i a = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x44);
+        __m512i b = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xee);
+        __m512i c = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x44);
+        __m512i d = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xee);
+        t[j] = _mm512_shuffle_i32x4(a, c, 0x88);
+        t[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        t[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
+        t[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+    memcpy(v, t, sizeof t);
+}
+
+/* Columns of a register of sums, n of them, to rows of y of n_w values. */
+static void store_y(float *y, int64_t y_stride, const float *sum, int n, int n_w)
+{
+    __m512i v[SIDE];
+    if (n == 1) { /* one column of 16 sums is a row already */
+        _mm512_mask_storeu_epi32(y, first(n_w), _mm512_loadu_si512(sum));
+        return;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        v[i] = _mm512_maskz_loadu_epi32(first(n), sum + i * n);
+    transpose(v);
+    for (int i = 0; i < n; i++)
+        _mm512_mask_storeu_epi32(y + i * y_stride, first(n_w), v[i]);
+}
+
+/* 16 pairs of a row of x from k on, n of them to be had. */
+ALWAYS_INLINE __m512i round_pairs(const float *x, int64_t n)
+{
+    __m512 low, high;
+    if (n >= STEP) {
+        low = _mm512_loadu_ps(x);
+        high = _mm512_loadu_ps(x + SIDE);
+    } else {
+        __mmask32 mask = (1u << n) - 1;
+        low = _mm512_maskz_loadu_ps((__mmask16)mask, x);
+        high = _mm512_maskz_loadu_ps((__mmask16)(mask >> SIDE), x + SIDE);
+    }
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+void amx_pack(void *to, const float *const *x, int n_x, int64_t k)
+{
+    char *out = to;
+    for (int i = 0; i < n_x; i += SIDE) {
+        int n = (int)min_i64(SIDE, n_x - i);
+        for (int64_t at = 0; at < k; at += STEP, out += LINE * n) {
+            __m512i v[SIDE];
+            if (n == 1) {
+                _mm512_storeu_si512(out, round_pairs(x[i] + at, k - at));
+                continue;
+            }
+            for (int j = 0; j < n; j++)
+                v[j] = round_pairs(x[i + j] + at, k - at);
+            for (int j = n; j < SIDE; j++)
+                v[j] = _mm512_setzero_si512();
+            transpose(v);
+#pragma GCC unroll 16
+            for (int j = 0; j < SIDE; j++)
+                _mm512_mask_storeu_epi32(out + 4 * n * j, first(n), v[j]);
+        }
+    }
+}
+
+/* Values k .. end - 1 of the weight rows, as bf16 in the tile's room; zeros where rows or
+ * values end before registers do. */
+static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, uint16_t *panel)
+{
+    for (int j = 0; j < 2 * SIDE; j++, panel += PANEL) {
+        const char *w = g->w[j];
+        for (int64_t i = k; i < end; i += STEP) {
+            __mmask32 mask = end - i >= STEP ? ~0u : (1u << (end - i)) - 1;
+            pairs v = _mm512_setzero_si512();
+            if (j < g->n_w && type == PM_BF16) v = _mm512_maskz_loadu_epi16(mask, w + 2 * i);
+            if (j < g->n_w && type == PM_F8_E4M3)
+                v = pairs_from_e4m3(_mm256_maskz_loadu_epi8(mask, w + i));
+            if (j < g->n_w && type == PM_MXFP4)
+                v = pairs_from_e2m1((const uint8_t *)w + i / 2,
+                                    ((const uint8_t *)g->w_scale[j])[i / MXFP4_BLOCK]);
+            _mm512_storeu_si512(panel + (i - k), v);
+        }
+    }
+}
+
+/* total += scale * sum for the registers of a block of rows of x; row m of a register belongs
+ * to weight row m. */
+static void add_scaled(const struct group *g, float *total, const float *sum, int64_t block,
+                       int n0, int n1)
+{
+    for (int r = 0; r < 4; r++) {
+        int n = r % 2 ? n1 : n0;
+        for (int m = 0; m < SIDE && n; m++) {
+            int j = r / 2 * SIDE + m;
+            float scale, *to = total + r * SUMS + m * n;
+            if (j >= g->n_w) break;
+            memcpy(&scale, (const char *)g->w_scale[j] + block * (int64_t)sizeof scale,
+                   sizeof scale);
+            __m512 v = _mm512_maskz_loadu_ps(first(n), sum + r * SUMS + m * n);
+            __m512 before = _mm512_maskz_loadu_ps(first(n), to);
+            v = _mm512_fmadd_ps(_mm512_set1_ps(scale), v, before);
+            _mm512_mask_storeu_ps(to, first(n), v);
+        }
+    }
+}
+
+/* Steps p->n_step of E4M3 from step 0 of block `block` on, block by block. */
+static void run_blocks(const struct group *g, struct part p, float *total, float *sum,
+                       int64_t block)
+{
+    enum { BLOCK_STEPS = F8_BLOCK / STEP };
+    int64_t n_step = p.n_step;
+    int n_a = g->n_w > SIDE ? 2 : 1;
+    for (int64_t i = 0; i < n_step; i += BLOCK_STEPS, block++) {
+        p.n_step = min_i64(BLOCK_STEPS, n_step - i);
+        clear_sums();
+        run_steps(&p, n_a, p.n1 ? 2 : 1);
+        store_sums(sum, n_a, p.n0, p.n1);
+        add_scaled(g, total, sum, block, p.n0, p.n1);
+        for (int j = 0; j < 2; j++) {
+            p.w[j] += BLOCK_STEPS * LINE;
+            p.x[j] += BLOCK_STEPS * p.x_step[j];
+        }
+    }
+}
+
+/* Where a part of K ends that begins at k, and where its weights are. */
+static int64_t place_weights(const struct tile *t, const struct group *g, pm_dtype type,
+                             int64_t k, struct part *p)
+{
+    int64_t whole = t->k / STEP * STEP, end = min_i64(t->k, k + PANEL);
+    p->w[0] = (const char *)g->w[0] + 2 * k;
+    p->w[1] = (const char *)g->w[SIDE] + 2 * k;
+    p->w_stride = (const char *)g->w[1] - (const char *)g->w[0];
+    if (type == PM_BF16 && g->n_w % SIDE == 0 && k < whole) return whole;
+    widen(g, type, k, end, (uint16_t *)(void *)t->room);
+    p->w_stride = PANEL * (int64_t)sizeof(uint16_t);
+    p->w[0] = (const char *)t->room;
+    p->w[1] = p->w[0] + SIDE * p->w_stride;
+    return end;
+}
+
+/* Points a part at the block of rows of x from row i on and shapes the registers. */
+static void place_x(const struct tile *t, int i, int64_t step, struct part *p)
+{
+    int64_t all_steps = (t->k + STEP - 1) / STEP;
+    int n0 = (int)min_i64(SIDE, t->n_x - i), n1 = (int)min_i64(SIDE, t->n_x - i - n0);
+    const char *x = (const char *)t->packed + i * all_steps * LINE;
+    p->x_step[0] = (int64_t)n0 * LINE;
+    p->x_step[1] = (int64_t)n1 * LINE;
+    p->x[0] = x + step * p->x_step[0];
+    p->x[1] = x + all_steps * p->x_step[0] + step * p->x_step[1];
+    if (n0 != p->n0 || n1 != p->n1) configure(n0, n1);
+    p->n0 = n0;
+    p->n1 = n1;
+}
+
+/* The part of K from step `step` on for all rows of x, in blocks with four registers of sums.
+ */
+static void run_part(const struct tile *t, const struct group *g, pm_dtype type, int64_t step,
+                     struct part *p)
+{
+    float *sums = t->room + PANEL_BYTES / sizeof(float);
+    float *block_sums = sums + 2 * MICRO_PACKED_X / SIDE * SUMS;
+    int n_a = g->n_w > SIDE ? 2 : 1;
+    for (int i = 0; i < t->n_x; i += 2 * SIDE, sums += 4 * SUMS) {
+        place_x(t, i, step, p);
+        if (type == PM_F8_E4M3) {
+            if (step == 0) memset(sums, 0, 4 * SUMS * sizeof *sums);
+            run_blocks(g, *p, sums, block_sums, step * STEP / F8_BLOCK);
+            continue;
+        }
+        if (step == 0) {
+            clear_sums();
+        } else {
+            load_sums(sums, n_a, p->n0, p->n1);
+        }
+        run_steps(p, n_a, p->n1 ? 2 : 1);
+        store_sums(sums, n_a, p->n0, p->n1);
+    }
+}
+
+static void finish_group(const struct tile *t, const struct group *g)
+{
+    const float *sums = t->room + PANEL_BYTES / sizeof(float);
+    for (int i = 0; i < t->n_x; i += 2 * SIDE, sums += 4 * SUMS) {
+        for (int r = 0; r < 4; r++) {
+            int row = i + r % 2 * SIDE, w = r / 2 * SIDE;
+            if (row >= t->n_x || w >= g->n_w) continue;
+            store_y(g->y + row * t->y_stride + w, t->y_stride, sums + r * SUMS,
+                    (int)min_i64(SIDE, t->n_x - row), (int)min_i64(SIDE, g->n_w - w));
+        }
+    }
+}
+
+ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
+{
+    int64_t n_step = (t->k + STEP - 1) / STEP, n_block = (t->n_x + 2 * SIDE - 1) / (2 * SIDE);
+    struct part p = {.n0 = 0};
+    assert(t->n_x <= MICRO_PACKED_X);
+    if (t->n_x == 0) return;
+    for (int row = 0; row < t->n_w; row += 2 * SIDE) {
+        bool last = row + 2 * SIDE >= t->n_w;
+        struct group g = {t->w + row, t->w_scale + row, (int)min_i64(2 * SIDE, t->n_w - row),
+                          t->y + row};
+        struct ahead ahead = plan_ahead(last ? t->ahead : t->w[row + 2 * SIDE], t->ahead_bytes,
+                                        n_step * n_block);
+        p.ahead = &ahead;
+        for (int64_t k = 0, end; k < t->k; k = end) {
+            end = place_weights(t, &g, type, k, &p);
+            p.n_step = (end - k + STEP - 1) / STEP;
+            run_part(t, &g, type, k / STEP, &p);
+        }
+        finish_group(t, &g);
+    }
+    _tile_release();
+}
+
+void amx_tile_bf16(const struct tile *t)
+{
+    run_tile(t, PM_BF16);
+}
+
+void amx_tile_f8(const struct tile *t)
+{
+    run_tile(t, PM_F8_E4M3);
+}
+
+void amx_tile_mxfp4(const struct tile *t)
+{
+    run_tile(t, PM_MXFP4);
+}
+
+void amx_mix_pack(void *panel, const void *const *v, int64_t dim)
+{
+    const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003,
+                                          0x00240004, 0x00250005, 0x00260006, 0x00270007,
+                                          0x00280008, 0x00290009, 0x002a000a, 0x002b000b,
+                                          0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
+    const __m512i high = _mm512_or_si512(low, _mm512_set1_epi32(0x00100010));
+    char *to = panel;
+    for (int64_t i = 0; i < dim; i += STEP, to += 2 * SUMS * 4) {
+        __mmask32 mask = dim - i >= STEP ? ~0u : (1u << (dim - i)) - 1;
+        for (int j = 0; j < SIDE; j++) {
+            __m512i a = _mm512_setzero_si512(), b = a;
+            if (v[2 * j]) a = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j] + i);
+            if (v[2 * j + 1]) {
+                b = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j + 1] + i);
+            }
+            _mm512_storeu_si512(to + j * LINE, _mm512_permutex2var_epi16(a, low, b));
+            if (dim - i > SIDE) {
+                _mm512_storeu_si512(to + SUMS * 4 + j * LINE,
+                                    _mm512_permutex2var_epi16(a, high, b));
+            }
+        }
+    }
+}
+
+/* Registers 0 to 3 hold sums of n queries, 4 their weights, 5 and 6 values. */
+static void configure_mix(int n)
+{
+    struct shape s = {.palette = 1};
+    for (int r = 0; r < 7; r++) {
+        s.rows[r] = (uint8_t)(r < 5 ? n : SIDE);
+        s.row_bytes[r] = LINE;
+    }
+    __asm__ volatile("" ::"r"(&s) : "memory");
+    _tile_loadconfig(&s);
+}
+
+/* Up to 16 queries, n (a constant) registers of sums. */
+ALWAYS_INLINE void mix_columns(const struct mix *op, const uint16_t *weight, const char *panel,
+                               float *sum, int n)
+{
+    int64_t sum_stride = op->sum_stride * 4, weight_stride = op->weight_stride * 2;
+    int64_t panel_bytes = MICRO_PACKED_STEP * op->dim * 2;
+    _tile_loadd(0, sum, sum_stride);
+    if (n > 1) _tile_loadd(1, sum + SIDE, sum_stride);
+    if (n > 2) _tile_loadd(2, sum + 2 * SIDE, sum_stride);
+    if (n > 3) _tile_loadd(3, sum + 3 * SIDE, sum_stride);
+    for (int i = 0; i < op->n_panel; i++, weight += STEP, panel += panel_bytes) {
+        _tile_loadd(4, weight, weight_stride);
+        _tile_loadd(5, panel, LINE);
+        _tile_dpbf16ps(0, 4, 5);
+        if (n > 1) {
+            _tile_loadd(6, panel + SUMS * 4, LINE);
+            _tile_dpbf16ps(1, 4, 6);
+        }
+        if (n > 2) {
+            _tile_loadd(5, panel + 2 * SUMS * 4, LINE);
+            _tile_dpbf16ps(2, 4, 5);
+        }
+        if (n > 3) {
+            _tile_loadd(6, panel + 3 * SUMS * 4, LINE);
+            _tile_dpbf16ps(3, 4, 6);
+        }
+    }
+    _tile_stored(0, sum, sum_stride);
+    if (n > 1) _tile_stored(1, sum + SIDE, sum_stride);
+    if (n > 2) _tile_stored(2, sum + 2 * SIDE, sum_stride);
+    if (n > 3) _tile_stored(3, sum + 3 * SIDE, sum_stride);
+}
+
+void amx_mix(const struct mix *op)
+{
+    int was = 0;
+    for (int q = 0; q < op->n_query; q += SIDE) {
+        int n = (int)min_i64(SIDE, op->n_query - q);
+        const uint16_t *weight = op->weight + q * op->weight_stride;
+        float *sum = op->sum + q * op->sum_stride;
+        const char *panel = op->panels;
+        if (n != was) configure_mix(n);
+        was = n;
+        for (int64_t i = 0; i < op->dim;
+             i += 4 * SIDE, sum += 4 * SIDE, panel += 4 * SUMS * 4) {
+            switch (min_i64(4, (op->dim - i) / SIDE)) {
+            case 4: mix_columns(op, weight, panel, sum, 4); break;
+            case 3: mix_columns(op, weight, panel, sum, 3); break;
+            case 2: mix_columns(op, weight, panel, sum, 2); break;
+            default: mix_columns(op, weight, panel, sum, 1);
+            }
+        }
+    }
+    _tile_release();
+    memory_barrier();
+}
+
+double amx_peak(int64_t n)
+{
+    configure(SIDE, SIDE);
+    for (int64_t i = 0; i < n; i++) {
+        _tile_dpbf16ps(0, WEIGHTS_0, X_0);
+        _tile_dpbf16ps(1, WEIGHTS_0, X_1);
+        _tile_dpbf16ps(2, WEIGHTS_1, X_0);
+        _tile_dpbf16ps(3, WEIGHTS_1, X_1);
+    }
+    _tile_release();
+    return 2.0 * 4 * SIDE * SIDE * STEP * (double)n;
+}
