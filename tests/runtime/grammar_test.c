@@ -365,9 +365,10 @@ static void refusals_name_the_keyword(void **state)
 
 /* Limits */
 
+/* Of this process: others may keep the processor busy. */
 static double seconds(void)
 {
-    return (double)now_us() / 1e6;
+    return (double)clock() / CLOCKS_PER_SEC;
 }
 
 /* anyOf of anyOf, allOf of anyOf, many properties, deep nesting: in bounded time, either way.
@@ -383,6 +384,7 @@ static void large_schemas_take_bounded_time(void **state)
         {"{\"anyOf\":[{}", ",{\"properties\":{\"a%d\":{\"minLength\":%d}}}", "]}", 1000},
         {"{\"properties\":{\"z\":{}", ",\"a%d\":{\"maxLength\":%d}", "}}", 2000},
         {"{\"enum\":[0", ",\"value %d\",%d", "]}", 5000},
+        {"{\"allOf\":[{\"const\":1},{\"enum\":[1", ",\"value %d\",%d", "]}]}", 5000},
         {"{\"prefixItems\":[{}", ",{\"const\":%d},{\"minimum\":%d}", "]}", 400},
         {"{\"oneOf\":[{\"type\":\"null\"}", ",{\"const\":\"x%d %d\"}", "]}", 200},
         {"{\"required\":[\"a\"", ",\"b%d\",\"c%d\"", "]}", 1500},
