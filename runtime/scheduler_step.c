@@ -4,13 +4,16 @@
  * of a row depends on how many experts its neighbours visit. Steps without prompts are timed by
  * number of sequences; what a step with prompts took above that, against what `stretch` allows,
  * shrinks the next piece or lets it grow. Where more prompts wait than sequences run, as at the
- * beginning of a burst, the limit rises with their ratio: few must not make many wait. Every
- * MEASURE_EVERY such steps one leaves prompts out to measure again. */
+ * beginning of a burst, the limit rises with their ratio: few must not make many wait. And
+ * beside few sequences pieces do not become shorter than SHARED_ROWS divided by their number: a
+ * row there visits experts that nobody else does, and a long prompt in pieces of one row would
+ * read all weights for each of its tokens. Every MEASURE_EVERY such steps one leaves prompts
+ * out to measure again. */
 #include "runtime/scheduler_inside.h"
 
 enum {
-    LEAST_CHUNK = 16, /* prompt rows beside decode rows, so that prompts never stand still */
     MEASURE_EVERY = 64,
+    SHARED_ROWS = 8, /* prompt rows that a step has at least for one running sequence */
     OLDEST_SHARE = 4 /* one part in so many is for the prompt that was seated first */
 };
 
@@ -135,7 +138,7 @@ const struct schedule_plan *scheduler_plan(struct scheduler *s)
 static void learn(struct scheduler *s, double us)
 {
     const struct schedule_plan *p = &s->plan;
-    double *known = &s->decode_us[bin_of(p->n_decode)], extra, ratio;
+    double *known = &s->decode_us[bin_of(p->n_decode)], extra, ratio, least;
     if (p->n_decode == 0) return;
     if (p->n_prefill == 0) {
         *known = *known > 0 ? *known + (us - *known) / 8 : us;
@@ -151,7 +154,8 @@ static void learn(struct scheduler *s, double us)
     if (ratio > 1 && p->n_prefill < (int32_t)(s->chunk * p->prompts)) return;
     ratio = ratio < 0.5 ? 0.5 : ratio > MOST_GROWTH ? MOST_GROWTH : ratio;
     s->chunk *= ratio;
-    if (s->chunk < LEAST_CHUNK) s->chunk = LEAST_CHUNK;
+    least = (double)max_i64(1, SHARED_ROWS / p->n_decode);
+    if (s->chunk < least) s->chunk = least;
     if (s->chunk > s->o.max_row) s->chunk = s->o.max_row;
 }
 
