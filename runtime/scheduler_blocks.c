@@ -23,9 +23,9 @@ static struct siphash next_prefix(const struct scheduler *s, const struct schedu
 {
     struct {
         struct siphash before;
-        uint64_t key;
+        uint64_t key, salt;
         int32_t token[BLOCK];
-    } link = {.key = r->key};
+    } link = {.key = r->key, .salt = r->salt};
     if (r->n_known) link.before = r->prefix;
     memcpy(link.token, r->token + (size_t)r->n_known * BLOCK, sizeof link.token);
     return siphash(s->o.secret, &link, sizeof link);
