@@ -56,6 +56,7 @@ pm_status openai_open(struct openai **out, pm_engine *e, const char *folder)
     TRY_DONE(read_pieces(o));
     TRY_DONE(read_defaults(&o->defaults, folder));
     TRY_DONE(chat_open(&o->chat, folder));
+    if (o->chat && o->tokenizer) o->style = toolcall_recognise(o->chat, o->tokenizer);
     *out = o;
     o = NULL;
 done:
