@@ -85,6 +85,7 @@ struct call {
     struct json_out out;
     size_t n_sent;
     bool ended;
+    atomic_int_fast64_t sent_us; /* when it last had something to send */
 
     pthread_mutex_t lock;              /* of what follows */
     struct job *job;                   /* set once */
@@ -92,6 +93,7 @@ struct call {
     bool suspended;
     bool ready; /* the answer is there */
     bool woken; /* the stream has news */
+    bool ping;  /* it was silent for long */
     bool gone;  /* the client, or the server */
 };
 
@@ -136,6 +138,9 @@ bool call_wait(struct call *c);
 /* The client is gone, or the server is closing. */
 void call_gone(struct call *c);
 bool call_is_gone(struct call *c);
+/* A stream that waits and was silent for `us` gets a comment to send, so that proxies keep its
+ * connection and a client that is gone without a word is noticed. */
+void call_ping(struct call *c, int64_t us);
 /* libmicrohttpd is done with it. */
 void call_completed(struct call *c);
 /* A content reader callback of libmicrohttpd for the stream. */
