@@ -236,6 +236,17 @@ static pm_status ids_of(struct generation *g, struct prompt *p, const json *list
     return PM_OK;
 }
 
+/* Megabytes that cannot fit are refused before they keep a worker tokenising. Normalisation may
+ * shrink a text, by far less than the slack here. */
+static pm_status check_text(const struct openai *o, size_t n)
+{
+    enum { SLACK = 4 };
+    if (o->max_piece == 0 || n / (SLACK * o->max_piece) <= (size_t)o->context) return PM_OK;
+    return fail(PM_ERR_TOO_LONG,
+                "the prompt has %zu bytes, the context is %d tokens of at most %zu bytes", n,
+                o->context, o->max_piece);
+}
+
 static pm_status one_prompt(struct generation *g, struct prompt *p, const json *v)
 {
     const struct openai *o = g->call->server->openai;
@@ -244,6 +255,7 @@ static pm_status one_prompt(struct generation *g, struct prompt *p, const json *
     } else if (json_is_string(v)) {
         p->text = json_text(v);
         p->n_text = json_text_bytes(v);
+        TRY(check_text(o, p->n_text));
         TRY(pm_tokenize(o->engine, p->text, p->n_text, g->r.add_special_tokens, true, &p->ids,
                         &p->n));
     } else {
@@ -289,7 +301,9 @@ static pm_status read_messages(struct generation *g)
     TRY(alloc_array(&g->prompt, 1, sizeof *g->prompt, "prompt"));
     g->n_prompt = 1;
     TRY(openai_render(o, &g->r, &text));
-    status = chat_tokenize(&text, o->tokenizer, &g->prompt[0].ids, &g->prompt[0].n);
+    status = check_text(o, text.n);
+    if (status == PM_OK)
+        status = chat_tokenize(&text, o->tokenizer, &g->prompt[0].ids, &g->prompt[0].n);
     g->style = o->style;
     g->style.starts_reasoning = o->style.reasoning && toolcall_starts_reasoning(&text);
     marked_text_clear(&text);

@@ -323,7 +323,7 @@ void call_completed(struct call *c)
 void call_ping(struct call *c, int64_t us)
 {
     pthread_mutex_lock(&c->lock);
-    if (c->stream && c->ready && c->suspended && now_us() - atomic_load(&c->sent_us) > us) {
+    if (c->ready && c->stream && c->suspended && now_us() - atomic_load(&c->sent_us) > us) {
         c->ping = c->woken = true;
         resume(c);
     }

@@ -32,7 +32,8 @@ enum route_kind {
 };
 
 struct route {
-    const char *path; /* where it ends in "/{id}", any last part, which becomes call.rest */
+    const char *path; /* where it ends in "{id}" or "{name}", anything, which becomes call.rest;
+                         a name may have slashes */
     unsigned methods;
     enum route_kind kind;
     bool (*run)(struct call *c); /* false: its job will answer */
@@ -65,7 +66,7 @@ struct call {
     uint64_t tenant;
     int64_t arrival_us;
     char id[24]; /* 16 hexadecimal digits */
-    char rest[80];
+    char rest[256];
     const char *origin; /* allowed by CORS, or NULL */
     char *body;         /* [n_body] and a closing zero */
     size_t n_body, body_capacity, max_body, n_over;
