@@ -232,10 +232,10 @@ static void put_arguments(struct json_out *o, const json *v)
 static void put_scalar(struct json_out *o, const json *v)
 {
     int64_t integer;
-    if (json_integer(v, &integer)) {
+    if (json_number_text(v)) {
+        json_put(o, "%s", json_number_text(v));
+    } else if (json_integer(v, &integer)) {
         json_put(o, "%lld", (long long)integer);
-    } else if (json_is_number(v)) {
-        json_put(o, "%.17g", json_number(v));
     } else {
         json_put(o, json_is_null(v) ? "null" : json_true(v) ? "true" : "false");
     }

@@ -44,7 +44,8 @@ static void catch_signals(void)
 
 /* The flags of the command as text. */
 struct serve_flags {
-    const char *host, *port, *key_file, *max_body, *max_connections, *grace, *threads, *workers;
+    const char *host, *port, *key_file, *max_body, *max_connections, *grace, *threads, *workers,
+        *patience;
     const char *name[MAX_SERVED_NAME], *origin[MAX_ORIGIN], *key[MAX_FLAG_KEYS];
     int n_name, n_origin, n_key;
 };
@@ -97,12 +98,13 @@ static pm_status read_flags(struct server_options *o, long long *grace,
                             const struct serve_flags *f)
 {
     long long port = o->port, body = (long long)o->max_body, connections = o->max_connection;
-    long long n_thread = o->n_thread, n_worker = o->n_worker;
+    long long n_thread = o->n_thread, n_worker = o->n_worker, patience = o->read_us / 1000000;
     TRY(number(&port, "port", f->port, 0, 65535));
     TRY(number(&body, "max-body", f->max_body, 1024, 1 << 30));
     TRY(number(&connections, "max-connections", f->max_connections, 1, 1 << 20));
     TRY(number(&n_thread, "http-threads", f->threads, 1, 64));
     TRY(number(&n_worker, "workers", f->workers, 1, 256));
+    TRY(number(&patience, "read-timeout", f->patience, 1, 86400));
     TRY(number(grace, "grace", f->grace, 0, 86400));
     if (f->host) o->host = f->host;
     o->port = (int)port;
@@ -110,6 +112,7 @@ static pm_status read_flags(struct server_options *o, long long *grace,
     o->max_connection = (int)connections;
     o->n_thread = (int)n_thread;
     o->n_worker = (int)n_worker;
+    o->read_us = patience * 1000000;
     o->name = f->name;
     o->n_name = f->n_name;
     o->origin = f->origin;
@@ -241,6 +244,10 @@ static int run_serve(const struct command *self, int argc, char **argv)
          .value = "SECONDS",
          .help = "for running requests after a signal [30]",
          .text = &f.grace},
+        {.name = "read-timeout",
+         .value = "SECONDS",
+         .help = "for the head of a request, and again for its body [30]",
+         .text = &f.patience},
         {.name = "http-threads",
          .value = "N",
          .help = "of all connections [2]",

@@ -354,8 +354,8 @@ static pm_status prepare(struct generation *g)
     if (!r->seeded && getrandom(&r->seed, sizeof r->seed, 0) != (ssize_t)sizeof r->seed) {
         return fail(PM_ERR_IO, "getrandom failed");
     }
-    r->params.key = auth_salted(&g->call->server->o.auth, g->call->tenant,
-                                r->salt ? r->salt : "", r->salt ? strlen(r->salt) : 0);
+    r->params.key = g->call->tenant;
+    if (r->salt) r->params.salt = auth_hash(&g->call->server->o.auth, r->salt);
     TRY(r->endpoint == OPENAI_CHAT ? read_messages(g) : read_prompts(g));
     TRY(check_lengths(g));
     r->param = NULL;

@@ -49,7 +49,7 @@ struct choice {
 
     /* the writer's */
     struct toolcall_parser *parser; /* NULL: text is content */
-    bool echoed, begun, done, called;
+    bool echoed, scored, begun, done, called;
     size_t offset;                              /* characters so far, for text_offset */
     struct json_out text, reasoning, arguments; /* bytes that are not sent yet */
     struct json_out calls, ids;                 /* elements of lists */

@@ -32,11 +32,14 @@ done:
     return status;
 }
 
-/* Whether contents of tokens spell bytes in GPT-2's alphabet, where a blank is U+0120. */
-static bool spells_bytes(const struct tokenizer *t)
+static pm_status read_pieces(struct openai *o)
 {
-    return tokenizer_id(t, "\xc4\xa0") >= 0 && tokenizer_id(t, "\xc4\x8a") >= 0 &&
-           tokenizer_id(t, "\xe2\x96\x81") < 0;
+    if (!o->tokenizer) return PM_OK;
+    TRY(alloc_array(&o->piece_start, (size_t)o->vocab + 1, sizeof *o->piece_start, "tokens"));
+    pm_status status =
+        tokenizer_all_bytes(o->tokenizer, o->vocab, &o->piece_byte, o->piece_start);
+    /* Then tokens are spelled as the file has them. */
+    return status == PM_ERR_UNSUPPORTED ? PM_OK : status;
 }
 
 pm_status openai_open(struct openai **out, pm_engine *e, const char *folder)
@@ -50,7 +53,7 @@ pm_status openai_open(struct openai **out, pm_engine *e, const char *folder)
     o->bos = model_config(m)->bos;
     o->vocab = model_config(m)->vocab;
     o->context = model_limits(m)->context;
-    o->byte_level = o->tokenizer && spells_bytes(o->tokenizer);
+    TRY_DONE(read_pieces(o));
     TRY_DONE(read_defaults(&o->defaults, folder));
     TRY_DONE(chat_open(&o->chat, folder));
     *out = o;
@@ -64,88 +67,19 @@ void openai_close(struct openai *o)
 {
     if (!o) return;
     chat_close(o->chat);
+    free(o->piece_byte);
+    free(o->piece_start);
     free(o);
 }
 
-/* The byte that a character of GPT-2's alphabet stands for, or -1: printable ones are
- * themselves, the others were moved behind 255 in their order. */
-static int byte_of(unsigned character)
+void openai_piece(const struct openai *o, int32_t id, const char **bytes, size_t *n)
 {
-    static const unsigned char first[] = {0, 127, 173}, last[] = {32, 160, 173};
-    unsigned moved = 256;
-    if (character < 256) {
-        for (int i = 0; i < 3; i++) {
-            if (character >= first[i] && character <= last[i]) return -1;
-        }
-        return (int)character;
-    }
-    for (int i = 0; i < 3; i++) {
-        unsigned n = (unsigned)(last[i] - first[i]) + 1;
-        if (character < moved + n) return (int)(first[i] + character - moved);
-        moved += n;
-    }
-    return -1;
-}
-
-static void put_bytes(struct json_out *o, const char *text, size_t n)
-{
-    if (o->status != PM_OK) return;
-    o->status = grow_array(&o->text, &o->capacity, o->n + n + 1, 1);
-    if (o->status != PM_OK) return;
-    memcpy(o->text + o->n, text, n);
-    o->n += n;
-    o->text[o->n] = 0;
-}
-
-/* A token of at most two bytes a character, as the alphabet has them; false when it is not
- * spelled in it. */
-static bool put_spelled(struct json_out *o, const char *token)
-{
-    size_t n = 0;
-    char room[512];
-    for (const unsigned char *p = (const unsigned char *)token; *p;) {
-        unsigned character = *p;
-        int byte;
-        if (*p >= 0x80) {
-            if ((*p & 0xe0) != 0xc0) return false;
-            character = (*p & 0x1fu) << 6 | (p[1] & 0x3fu);
-            p++;
-        }
-        p++;
-        byte = byte_of(character);
-        if (byte < 0 || n == sizeof room) return false;
-        room[n++] = (char)byte;
-    }
-    put_bytes(o, room, n);
-    return true;
-}
-
-pm_status openai_piece(const struct openai *o, int32_t id, struct json_out *bytes)
-{
-    static const char blank[] = "\xe2\x96\x81"; /* SentencePiece's */
     const char *token = o->tokenizer ? tokenizer_token(o->tokenizer, id) : NULL;
-    unsigned byte;
-    char end;
-    if (!token) return PM_OK;
-    if (tokenizer_is_special(o->tokenizer, id)) {
-        put_bytes(bytes, token, strlen(token));
-        return bytes->status;
-    }
-    if (o->byte_level && put_spelled(bytes, token)) return bytes->status;
-    if (strlen(token) == 6 && sscanf(token, "<0x%2X%c", &byte, &end) == 2 && end == '>') {
-        char one = (char)byte;
-        put_bytes(bytes, &one, 1);
-        return bytes->status;
-    }
-    while (*token) {
-        const char *next = o->byte_level ? NULL : strstr(token, blank);
-        size_t n = next ? (size_t)(next - token) : strlen(token);
-        put_bytes(bytes, token, n);
-        if (!next) break;
-        put_bytes(bytes, " ", 1);
-        token = next + sizeof blank - 1;
-    }
-    return bytes->status;
+    *bytes = token ? token : "";
+    *n = strlen(*bytes);
+    if (!token || !o->piece_byte || tokenizer_is_special(o->tokenizer, id)) return;
+    *bytes = o->piece_byte + o->piece_start[id];
+    *n = o->piece_start[id + 1] - o->piece_start[id];
 }
 
 pm_status openai_render(const struct openai *o, const struct openai_request *r,
@@ -218,11 +152,11 @@ static void put_tokens(struct json_out *out, const struct openai *o, const int32
     json_put(out, "]");
     if (texts) json_put(out, ",\"token_strs\":[");
     for (size_t i = 0; texts && i < n; i++) {
-        struct json_out piece = {0};
-        if (openai_piece(o, ids[i], &piece) != PM_OK) out->status = PM_ERR_NOMEM;
+        const char *piece;
+        size_t n_piece;
+        openai_piece(o, ids[i], &piece, &n_piece);
         if (i) json_put(out, ",");
-        json_put_string(out, piece.text ? piece.text : "", piece.n);
-        free(piece.text);
+        json_put_string(out, piece, n_piece);
     }
     json_put(out, texts ? "]}" : "}");
 }

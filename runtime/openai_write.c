@@ -35,169 +35,6 @@ static const struct openai *openai_of(const struct generation *g)
     return g->call->server->openai;
 }
 
-static void put_bytes(struct json_out *o, const char *text, size_t n)
-{
-    if (o->status != PM_OK || n == 0) return;
-    o->status = grow_array(&o->text, &o->capacity, o->n + n + 1, 1);
-    if (o->status != PM_OK) return;
-    memcpy(o->text + o->n, text, n);
-    o->n += n;
-    o->text[o->n] = 0;
-}
-
-static void put_all(struct json_out *o, const struct json_out *from)
-{
-    if (from->status != PM_OK) o->status = from->status;
-    put_bytes(o, from->text, from->n);
-}
-
-/* A comma before all elements of a list but the first. */
-static void next_element(struct json_out *o)
-{
-    if (o->n > 0) json_put(o, ",");
-}
-
-/* ------------------------------------------------------------------ log-probabilities */
-
-static void put_piece_bytes(struct json_out *o, const struct json_out *piece)
-{
-    json_put(o, "[");
-    for (size_t i = 0; i < piece->n; i++) {
-        json_put(o, "%s%u", i ? "," : "", (unsigned char)piece->text[i]);
-    }
-    json_put(o, "]");
-}
-
-/* -inf is no JSON. */
-static double finite(float logprob)
-{
-    return logprob > -9999 ? logprob : -9999;
-}
-
-static void put_chat_token(struct json_out *o, const struct openai *a, int32_t id,
-                           float logprob)
-{
-    struct json_out piece = {0};
-    if (openai_piece(a, id, &piece) != PM_OK) piece.status = PM_ERR_NOMEM;
-    json_put(o, "\"token\":");
-    json_put_string(o, piece.text ? piece.text : "", piece.n);
-    json_put(o, ",\"logprob\":%.6g,\"bytes\":", finite(logprob));
-    put_piece_bytes(o, &piece);
-    if (piece.status != PM_OK) o->status = piece.status;
-    free(piece.text);
-}
-
-static void chat_logprob(struct generation *g, struct choice *c, const struct tape_record *r,
-                         const char *top)
-{
-    struct json_out *o = &c->column[0];
-    next_element(o);
-    json_put(o, "{");
-    put_chat_token(o, openai_of(g), r->id, r->logprob);
-    json_put(o, ",\"top_logprobs\":[");
-    for (int i = 0; i < r->n_top; i++) {
-        pm_candidate k;
-        memcpy(&k, top + (size_t)i * sizeof k, sizeof k);
-        json_put(o, i ? ",{" : "{");
-        put_chat_token(o, openai_of(g), k.id, k.logprob);
-        json_put(o, "}");
-    }
-    json_put(o, "]}");
-}
-
-/* Candidates by their text. Parts of characters look alike; the likelier one stands for them.
- */
-static void put_top(struct json_out *o, const struct openai *a, const struct tape_record *r,
-                    const char *top)
-{
-    struct json_out name[OPENAI_MAX_TOP + 1] = {{0}};
-    int n = 0;
-    json_put(o, "{");
-    for (int i = 0; i <= r->n_top && i <= OPENAI_MAX_TOP; i++) {
-        pm_candidate k = {r->id, r->logprob};
-        struct json_out piece = {0};
-        bool known = false;
-        if (i < r->n_top) memcpy(&k, top + (size_t)i * sizeof k, sizeof k);
-        if (openai_piece(a, k.id, &piece) != PM_OK) o->status = PM_ERR_NOMEM;
-        json_put_string(&name[n], piece.text ? piece.text : "", piece.n);
-        free(piece.text);
-        if (name[n].status != PM_OK) o->status = name[n].status;
-        for (int j = 0; j < n && o->status == PM_OK; j++) {
-            known |= strcmp(name[j].text, name[n].text) == 0;
-        }
-        if (known) {
-            name[n].n = 0;
-            continue;
-        }
-        json_put(o, "%s%s:%.6g", n ? "," : "", name[n].text ? name[n].text : "\"\"",
-                 finite(k.logprob));
-        n++;
-    }
-    json_put(o, "}");
-    for (int i = 0; i <= OPENAI_MAX_TOP; i++) {
-        free(name[i].text);
-    }
-}
-
-enum { TOKENS, TOKEN_LOGPROBS, TOP_LOGPROBS, TEXT_OFFSET };
-
-static size_t count_characters(const struct json_out *piece)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < piece->n; i++) {
-        n += ((unsigned char)piece->text[i] & 0xc0) != 0x80;
-    }
-    return n;
-}
-
-static void completion_logprob(struct generation *g, struct choice *c,
-                               const struct tape_record *r, const char *top)
-{
-    const struct openai *a = openai_of(g);
-    struct json_out piece = {0}, *k = c->column;
-    bool first = r->prompt && c->offset == 0; /* nothing is before it to be likely after */
-    if (openai_piece(a, r->id, &piece) != PM_OK) k[TOKENS].status = PM_ERR_NOMEM;
-    for (int i = 0; i < 4; i++) {
-        next_element(&k[i]);
-    }
-    json_put_string(&k[TOKENS], piece.text ? piece.text : "", piece.n);
-    json_put(&k[TEXT_OFFSET], "%zu", c->offset);
-    c->offset += count_characters(&piece);
-    if (first) {
-        json_put(&k[TOKEN_LOGPROBS], "null");
-        json_put(&k[TOP_LOGPROBS], "null");
-    } else {
-        json_put(&k[TOKEN_LOGPROBS], "%.6g", finite(r->logprob));
-        put_top(&k[TOP_LOGPROBS], a, r, top);
-    }
-    free(piece.text);
-}
-
-/* The columns as the "logprobs" of a choice, and empties them. */
-static void put_logprobs(struct generation *g, struct choice *c, struct json_out *o)
-{
-    static const char *const name[] = {"tokens", "token_logprobs", "top_logprobs",
-                                       "text_offset"};
-    json_put(o, ",\"logprobs\":");
-    if (g->r.top < 0) {
-        json_put(o, "null");
-        return;
-    }
-    if (is_chat(g)) {
-        json_put(o, "{\"content\":[");
-        put_all(o, &c->column[0]);
-        json_put(o, "]}");
-        c->column[0].n = 0;
-        return;
-    }
-    for (int i = 0; i < 4; i++) {
-        json_put(o, "%s\"%s\":[", i ? "]," : "{", name[i]);
-        put_all(o, &c->column[i]);
-        c->column[i].n = 0;
-    }
-    json_put(o, "]}");
-}
-
 /* ------------------------------------------------------------------ events */
 
 static void put_head(struct generation *g, struct json_out *o)
@@ -213,7 +50,7 @@ static void put_head(struct generation *g, struct json_out *o)
         json_put_string(&g->head, model, strlen(model));
         json_put(&g->head, ",\"choices\":[");
     }
-    put_all(o, &g->head);
+    openai_put_list(o, &g->head);
 }
 
 static void put_call_delta(struct json_out *o, const struct piece *p)
@@ -264,7 +101,7 @@ static void put_event(struct generation *g, struct choice *c, struct json_out *o
         json_put_string(o, p ? p->text : "", p ? p->n : 0);
     }
     c->begun = true;
-    put_logprobs(g, c, o);
+    openai_put_logprobs(g, c, o);
     if (g->r.return_token_ids) {
         json_put(o, ",");
         if (first) {
@@ -272,7 +109,7 @@ static void put_event(struct generation *g, struct choice *c, struct json_out *o
             json_put(o, ",");
         }
         json_put(o, "\"token_ids\":[");
-        put_all(o, &c->ids);
+        openai_put_list(o, &c->ids);
         json_put(o, "]");
         c->ids.n = 0;
     }
@@ -286,7 +123,7 @@ static void keep_call(struct choice *c, const struct piece *p)
 {
     struct json_out *o = &c->calls;
     if (p->kind == PIECE_CALL_BEGIN) {
-        next_element(o);
+        openai_next(o);
         json_put(o, "{\"id\":");
         json_put_string(o, p->id, strlen(p->id));
         json_put(o, ",\"type\":\"function\",\"function\":{\"name\":");
@@ -294,7 +131,7 @@ static void keep_call(struct choice *c, const struct piece *p)
         json_put(o, ",\"arguments\":");
         c->arguments.n = 0;
     } else if (p->kind == PIECE_ARGUMENTS) {
-        put_bytes(&c->arguments, p->text, p->n);
+        json_put_bytes(&c->arguments, p->text, p->n);
     } else {
         json_put_string(o, c->arguments.n ? c->arguments.text : "", c->arguments.n);
         if (c->arguments.status != PM_OK) o->status = c->arguments.status;
@@ -311,9 +148,9 @@ static void take_piece(struct generation *g, struct choice *c, struct json_out *
             put_event(g, c, o, p, NULL);
         }
     } else if (p->kind == PIECE_CONTENT) {
-        put_bytes(&c->text, p->text, p->n);
+        json_put_bytes(&c->text, p->text, p->n);
     } else if (p->kind == PIECE_REASONING) {
-        put_bytes(&c->reasoning, p->text, p->n);
+        json_put_bytes(&c->reasoning, p->text, p->n);
     } else {
         keep_call(c, p);
     }
@@ -334,7 +171,7 @@ static void take_forced(struct generation *g, struct choice *c, struct json_out 
 {
     struct piece p = {PIECE_ARGUMENTS, 0, text, n, NULL};
     if (g->r.tool_choice == TOOLS_REQUIRED) {
-        put_bytes(&c->text, text, n);
+        json_put_bytes(&c->text, text, n);
         return;
     }
     if (!c->called) begin_call(g, c, o, json_text(g->r.tool), json_text_bytes(g->r.tool));
@@ -382,11 +219,11 @@ static pm_status take_record(struct generation *g, struct json_out *o,
     struct choice *c = &g->choice[r->choice];
     size_t before = o->n, n = (size_t)r->n_text;
     if (g->r.top >= 0 && r->id >= 0) {
-        (is_chat(g) ? chat_logprob : completion_logprob)(g, c, r, top);
+        openai_take_logprob(g, c, r, top);
     }
     if (r->prompt) return PM_OK; /* its text is known */
     if (g->r.return_token_ids && r->id >= 0) {
-        next_element(&c->ids);
+        openai_next(&c->ids);
         json_put(&c->ids, "%d", r->id);
     }
     if (is_forced(g)) {
@@ -567,7 +404,7 @@ static void put_message(struct choice *c, struct json_out *o)
     }
     if (c->called) {
         json_put(o, ",\"tool_calls\":[");
-        put_all(o, &c->calls);
+        openai_put_list(o, &c->calls);
         json_put(o, "]");
     }
     json_put(o, "}");
@@ -587,12 +424,12 @@ static pm_status put_choice(struct generation *g, struct choice *c, struct json_
         json_put(o, "\"text\":");
         json_put_string(o, c->text.n ? c->text.text : "", c->text.n);
     }
-    put_logprobs(g, c, o);
+    openai_put_logprobs(g, c, o);
     if (g->r.return_token_ids) {
         json_put(o, ",");
         put_prompt_ids(o, &g->prompt[c->index / g->r.n]);
         json_put(o, ",\"token_ids\":[");
-        put_all(o, &c->ids);
+        openai_put_list(o, &c->ids);
         json_put(o, "]");
     }
     json_put(o, ",\"finish_reason\":\"%s\"}", finish_reason(g, c));

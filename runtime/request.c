@@ -61,6 +61,7 @@ static pm_status open_schedule(struct schedule_request *s, const struct request_
     s->max_token = (int32_t)min_i64(most, room->context);
     s->priority = p->priority;
     s->key = p->key;
+    s->salt = p->salt;
     s->every_row = p->n_prompt_logprob >= 0;
     TRY(alloc_array(&s->token, (size_t)s->max_token + 1, sizeof *s->token, "tokens"));
     TRY(alloc_array(&s->block, (size_t)scheduler_blocks(s->max_token), sizeof *s->block,

@@ -22,9 +22,9 @@ struct server_options {
     size_t max_body;  /* bytes of a request */
     int max_connection;
     int n_thread, n_worker;
-    int64_t head_us, body_us; /* how long a request may take to arrive */
-    int64_t idle_us;          /* without a byte taken by the client */
-    int64_t stuck_us;         /* an engine without a step for so long is not healthy */
+    int64_t read_us;  /* how long a head, and then a body, may take to arrive */
+    int64_t idle_us;  /* without a byte taken by the client */
+    int64_t stuck_us; /* an engine without a step for so long is not healthy */
 };
 
 /* The defaults of `polymath serve`. */

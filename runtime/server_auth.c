@@ -134,8 +134,7 @@ bool auth_check(const struct auth *a, const char *header, uint64_t *tenant)
     return true;
 }
 
-uint64_t auth_salted(const struct auth *a, uint64_t tenant, const char *salt, size_t n)
+uint64_t auth_hash(const struct auth *a, const char *text)
 {
-    struct siphash key = {a->secret.low ^ tenant, ~a->secret.high};
-    return n == 0 ? tenant : siphash(key, salt, n).low | 1;
+    return siphash(a->secret, text, strlen(text)).low;
 }

@@ -30,7 +30,7 @@ pm_status auth_add_file(struct auth *a, const char *path);
  * never on their content. *tenant names the key: 0 without keys, else a keyed hash. */
 bool auth_check(const struct auth *a, const char *header, uint64_t *tenant);
 
-/* What tells the prefixes of (tenant, salt) from others'. tenant when n is 0. */
-uint64_t auth_salted(const struct auth *a, uint64_t tenant, const char *salt, size_t n);
+/* A keyed hash of a text that a client made up, such as a salt. */
+uint64_t auth_hash(const struct auth *a, const char *text);
 
 #endif

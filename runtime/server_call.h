@@ -69,7 +69,7 @@ struct call {
     const char *origin; /* allowed by CORS, or NULL */
     char *body;         /* [n_body] and a closing zero */
     size_t n_body, body_capacity, max_body, n_over;
-    bool body_read;
+    bool body_read, starved; /* starved: there was no memory for the body */
 
     /* the answer; the route's, then the connection's thread's */
     int http; /* status, 0: none yet */

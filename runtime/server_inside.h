@@ -41,4 +41,7 @@ struct server {
     bool closing;
 };
 
+/* Looks at the head of a request; true when it was answered (server_head.c). */
+bool server_judge(struct call *c, const char *path, const char *method, const char *version);
+
 #endif

@@ -59,9 +59,7 @@ static void end_slow(struct watch *w)
     pthread_mutex_lock(&w->lock);
     for (int i = 0; i < w->o.max_peer; i++) {
         struct peer *p = &w->peer[i];
-        int64_t limit = p->phase == PHASE_HEAD   ? w->o.head_us
-                        : p->phase == PHASE_BODY ? w->o.body_us
-                                                 : INT64_MAX;
+        int64_t limit = p->phase == PHASE_BUSY ? INT64_MAX : w->o.read_us;
         /* libmicrohttpd does not see an end that came in one event with the last bytes. */
         if (p->hung_up && p->phase != PHASE_BUSY) limit = LEFT_US;
         if (now - p->since_us < limit || p->phase == PHASE_FREE) continue;

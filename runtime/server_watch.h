@@ -16,8 +16,8 @@ struct peer; /* one connection */
 
 struct watch_options {
     int max_peer;
-    int64_t head_us; /* from the opening, or the last answer, to the end of the next head */
-    int64_t body_us; /* from there to the end of the body */
+    int64_t read_us; /* from the opening, or the last answer, to the end of the next head; and
+                        from there to the end of the body */
     /* The peer's request lost its client; any thread may call it, it takes over one reference.
      */
     void (*gone)(void *request);

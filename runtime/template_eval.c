@@ -418,6 +418,13 @@ pm_status evaluate(struct render *r, struct scope *scope, const struct node *nod
 
 /* Statements */
 
+/* As transformers' namespaces refuse them. */
+pm_status check_member(const struct value *name)
+{
+    if (name->text.n == 0 || *name->text.byte != '_') return PM_OK;
+    return fail(PM_ERR_ARG, "a member of a namespace cannot start with an underscore");
+}
+
 static pm_status assign(struct render *r, struct scope *scope, const struct node *target,
                         struct value v)
 {
@@ -431,6 +438,7 @@ static pm_status assign(struct render *r, struct scope *scope, const struct node
             return fail(PM_ERR_ARG, "an attribute of a %s cannot be set, only of a namespace",
                         kind_name(&owner));
         }
+        TRY(check_member(&target->constant));
         return dict_set(r, owner.dict, target->constant, v);
     }
     for (const struct node *t = target->list; t; t = t->next) {

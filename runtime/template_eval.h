@@ -75,6 +75,9 @@ pm_status want_text(const struct value *v, const char *what, struct value *out);
 pm_status want_int(const struct value *v, const char *what, int64_t otherwise, int64_t *out);
 bool given(const struct value *v);
 
+/* Refuses names that a namespace cannot have. */
+pm_status check_member(const struct value *name);
+
 /* text % value, and "...".format(...) */
 pm_status format_percent(struct render *r, const struct value *text, const struct value *value,
                          struct value *out);

@@ -142,7 +142,8 @@ static pm_status filter_int(struct render *r, const struct call *c, struct value
         out->request = v->request;
     } else if (v->kind == VALUE_TEXT && read_number(v, false, (int)base, out)) {
         out->request = true;
-    } else if (to_real(v, &real) && isfinite(real) && fabs(real) < 9e18) {
+    } else if (to_real(v, &real) && isfinite(real)) {
+        if (fabs(real) >= 9e18) return fail(PM_ERR_ARG, "an integer that does not fit 64 bits");
         *out = value_int((int64_t)real);
         out->request = true;
     } else {

@@ -29,11 +29,13 @@ static pm_status number_text(const struct field *f, const struct value *v, char 
 {
     char format[16];
     bool whole = strchr("dxXo", f->type) != NULL;
-    double real = v->kind == VALUE_FLOAT ? v->real
-                  : v->kind == VALUE_INT ? (double)v->integer
-                                         : v->truth;
-    int64_t integer = v->kind == VALUE_INT ? v->integer : v->kind == VALUE_BOOL ? v->truth : 0;
+    double real;
+    int64_t integer;
     if (!is_number(v)) return fail(PM_ERR_ARG, "%%%c of a %s", f->type, kind_name(v));
+    real = v->kind == VALUE_FLOAT ? v->real
+           : v->kind == VALUE_INT ? (double)v->integer
+                                  : v->truth;
+    integer = v->kind == VALUE_INT ? v->integer : v->kind == VALUE_BOOL ? v->truth : 0;
     if (whole && v->kind == VALUE_FLOAT) {
         if (f->type != 'd' || !(real > -9e18 && real < 9e18)) {
             return fail(PM_ERR_ARG, "%%%c of a float", f->type);

@@ -331,6 +331,7 @@ static pm_status filter_map(struct render *r, const struct call *c, struct value
     struct value_items results = {0};
     const struct value *item;
     size_t n;
+    if (!value_true(&c->self)) return value_iterator(r, NULL, 0, out); /* none as well */
     if (c->all->n == 0) {
         for (size_t i = 0; i < c->all->n_named; i++) {
             const struct value_entry *e = &c->all->named[i];
@@ -366,6 +367,7 @@ static pm_status choose(struct render *r, const struct call *c, bool keep, bool 
     const struct value *attribute = NULL, *test = NULL, *item;
     struct value_items kept = {0};
     size_t n;
+    if (!value_true(&c->self)) return value_iterator(r, NULL, 0, out); /* none as well */
     if (by_attribute) {
         if (rest.n == 0) return fail(PM_ERR_ARG, "selectattr needs an attribute");
         attribute = rest.item++;

@@ -615,7 +615,12 @@ static pm_status function_dict(struct render *r, const struct call *c, struct va
 
 static pm_status function_namespace(struct render *r, const struct call *c, struct value *out)
 {
-    return fill_dict(r, c, VALUE_NAMESPACE, out);
+    TRY(fill_dict(r, c, VALUE_NAMESPACE, out));
+    for (size_t i = 0; i < out->dict->n; i++) {
+        const struct value *key = &out->dict->entry[i].key;
+        if (key->kind == VALUE_TEXT) TRY(check_member(key));
+    }
+    return PM_OK;
 }
 
 static pm_status function_raise(struct render *r, const struct call *c, struct value *out)

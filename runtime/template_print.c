@@ -5,6 +5,7 @@
  * commas and quotes around them are the template's. */
 #include "template_value.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -389,10 +390,23 @@ static pm_status list_of_json(struct render *r, const json *v, bool roles, struc
     return PM_OK;
 }
 
+/* A number with a point or an exponent is a float; integers are exact up to 64 bits. */
+static struct value number_of_json(const json *v)
+{
+    const char *text = json_number_text(v);
+    int64_t integer = 0;
+    if (text && !strpbrk(text, ".eE")) {
+        errno = 0;
+        integer = strtoll(text, NULL, 10);
+        if (errno == 0) return value_int(integer);
+    }
+    if (text || !json_integer(v, &integer)) return value_float(json_number(v));
+    return value_int(integer);
+}
+
 /* The parser bounds the recursion. */
 pm_status value_of_json(struct render *r, const json *v, bool roles, struct value *out)
 {
-    int64_t integer;
     TRY(work(r, 0));
     if (json_is_object(v)) return dict_of_json(r, v, roles, out);
     if (json_is_array(v)) return list_of_json(r, v, roles, out);
@@ -402,10 +416,8 @@ pm_status value_of_json(struct render *r, const json *v, bool roles, struct valu
     }
     if (json_is_bool(v)) {
         *out = value_bool(json_true(v));
-    } else if (json_integer(v, &integer)) {
-        *out = value_int(integer);
     } else if (json_is_number(v)) {
-        *out = value_float(json_number(v));
+        *out = number_of_json(v);
     } else {
         *out = value_none();
     }

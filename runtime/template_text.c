@@ -147,7 +147,8 @@ static pm_status split_left(struct render *r, const struct value *text,
     return items_add(r, items, text_slice(text, from, text->text.n));
 }
 
-/* Runs of white space part the words; none of them is empty. */
+/* Runs of white space part the words; none of them is empty. What is left after `most` words
+ * keeps its end. */
 static pm_status split_words(struct render *r, const struct value *text, int64_t most,
                              struct value_items *items)
 {
@@ -158,7 +159,6 @@ static pm_status split_words(struct render *r, const struct value *text, int64_t
         if (text_is_space(utf8_next(&at))) continue;
         if (most-- == 0) {
             struct value rest = text_slice(text, (size_t)(word - byte), text->text.n);
-            TRY(text_strip(r, &rest, &(struct value){0}, STRIP_RIGHT, &rest));
             return items_add(r, items, rest);
         }
         for (;;) {
@@ -183,10 +183,9 @@ static pm_status split_words_right(struct render *r, const struct value *text, i
         return PM_OK;
     }
     kept = words.item + (words.n - (size_t)most);
-    /* All before the last words is one piece, white space inside it kept. */
+    /* All before the last words is one piece, with the white space at its start and inside. */
     head =
         text_slice(text, 0, (size_t)(kept[-1].text.byte - text->text.byte) + kept[-1].text.n);
-    TRY(text_strip(r, &head, &(struct value){0}, STRIP_LEFT, &head));
     TRY(items_add(r, items, head));
     for (int64_t i = 0; i < most; i++) {
         TRY(items_add(r, items, kept[i]));

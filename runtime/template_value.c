@@ -120,10 +120,10 @@ pm_status put_text(struct render *r, const struct value *text)
 pm_status text_made(struct render *r, size_t start, struct value *out)
 {
     size_t n = r->n - start;
-    const unsigned char *mark = r->mark + start;
     struct value v = text_of("", 0);
     assert(start <= r->n);
     if (n > 0) {
+        const unsigned char *mark = r->mark + start;
         char *copy;
         TRY(arena_take(&r->arena, &copy, n, 1));
         memcpy(copy, r->byte + start, n);
@@ -197,6 +197,9 @@ pm_status to_text(struct render *r, const struct value *v, struct value *out)
 
 /* Other values */
 
+static const struct value
+    nothing; /* where the items of empty lists are, so that none is NULL */
+
 struct value value_undefined(void)
 {
     return (struct value){.kind = VALUE_UNDEFINED};
@@ -225,7 +228,7 @@ struct value value_float(double real)
 struct value value_list(enum value_kind kind, const struct value *item, size_t n)
 {
     struct value v = {.kind = kind};
-    v.list.item = item;
+    v.list.item = item ? item : &nothing;
     v.list.n = n;
     return v;
 }
@@ -235,7 +238,7 @@ pm_status value_iterator(struct render *r, const struct value *item, size_t n,
 {
     struct value_iterator *iterator;
     TRY(arena_take(&r->arena, &iterator, 1, sizeof *iterator));
-    iterator->item = item;
+    iterator->item = item ? item : &nothing;
     iterator->n = n;
     out->kind = VALUE_ITERATOR;
     out->request = false;
@@ -565,7 +568,7 @@ static pm_status keys_of(struct render *r, const struct value_dict *d,
 pm_status value_items(struct render *r, const struct value *v, const struct value **item,
                       size_t *n)
 {
-    *item = NULL;
+    *item = &nothing;
     *n = 0;
     switch (v->kind) {
     case VALUE_UNDEFINED: return PM_OK;

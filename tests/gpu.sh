@@ -185,5 +185,7 @@ if [ -e "$1" ]; then
     fi
     [ ! -s "$out/$label.md" ] || cat "$out/$label.md"
 fi
+[ ! -s "$out/$label.conf" ] || echo "what the instructions compute, for the emulator's tests: copy" \
+    "$out/$label.conf to tests/emu/golden/$gpu.conf"
 printf '%d s in all, results in %s\n' $(($(date +%s) - began)) "$out"
 exit $failed

@@ -153,6 +153,10 @@ static pm_status check_rows(const struct linear *op)
         return fail(PM_ERR_ARG, "linear: %lld rows, x has %lld and y has %lld", (long long)n,
                     (long long)op->x.rows, (long long)op->y.rows);
     }
+    if (n_expert(op) > LINEAR_MAX_EXPERT) {
+        return fail(PM_ERR_UNSUPPORTED, "linear: found %d experts, wanted up to %d",
+                    n_expert(op), LINEAR_MAX_EXPERT);
+    }
     if (gated != (op->w_up != NULL)) {
         return fail(PM_ERR_ARG, "linear: a gated map wants two weights, a plain one wants one");
     }

@@ -12,6 +12,7 @@
     recent: null, // what was added lately, flat, fading
     shape: [0, 0], // layers, experts
     at: [0, 0], // the cell that is described
+    timer: null, // of the next question to the server; null while it is asked
   };
 
   function headers() {
@@ -122,6 +123,7 @@
     if (!prompt || state.abort) return;
     state.abort = new AbortController();
     busy(true);
+    tickSoon();
     let out;
     if (chat) {
       state.turns.push({ role: "user", content: prompt });
@@ -303,8 +305,10 @@
     mode();
   }
 
+  // Asks the server again and again, more often while this page has a generation in flight.
   async function tick() {
-    let wait = 1000;
+    let wait = state.abort ? 250 : 1000;
+    state.timer = null;
     try {
       if (!state.model) await connect();
       if (!document.hidden) {
@@ -321,7 +325,13 @@
       $("health").className = "wrong";
       wait = 3000;
     }
-    setTimeout(tick, wait);
+    state.timer = setTimeout(tick, wait);
+  }
+
+  function tickSoon() {
+    if (!state.timer) return; // it is asking right now
+    clearTimeout(state.timer);
+    state.timer = setTimeout(tick, 100);
   }
 
   $("form").addEventListener("submit", (e) => { e.preventDefault(); send(); });

@@ -2,7 +2,7 @@
 keys, clients that misbehave or leave, and how it ends. Only Python's standard library."""
 import json
 import os
-import resource
+import re
 import signal
 import socket
 import sys
@@ -343,8 +343,9 @@ def a_full_queue_says_so():
 
 
 def a_signal_drains():
-    with Server(program, model, "--grace", "60") as s:
-        streams = [s.begin("/v1/completions", {**LONG, "stream": True}) for _ in range(3)]
+    with Server(program, model, "--grace", "300") as s:
+        streams = [s.begin("/v1/completions", {**LONG, "max_tokens": 600, "stream": True})
+                   for _ in range(3)]
         s.wait_for(lambda: s.metric("num_requests_running") == 3)
         s.process.send_signal(signal.SIGTERM)
         s.wait_for(lambda: s.get("/health/ready")[0] == 503)
@@ -379,27 +380,50 @@ def a_second_signal_ends_at_once():
 
 def files_run_out():
     """The table of files is full: who is connected goes on, and who waits comes in later."""
-    def few():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
-    old = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, old[1]))
-    try:
-        with Server(program, model, prefix=("prlimit", "--nofile=160:160")) as s:
-            stream = s.begin("/v1/completions", {**LONG, "stream": True})
-            idle = []
-            for _ in range(140):
+    with Server(program, model, prefix=("prlimit", "--nofile=160:160")) as s:
+        stream = s.begin("/v1/completions", {**LONG, "stream": True})
+        idle = []
+        for _ in range(140):
+            try:
+                idle.append(s.connect(1))
+            except OSError:
+                break
+        has(read_until(stream, b"[DONE]"), b"[DONE]")
+        stream.close()
+        for c in idle:
+            c.close()
+        s.wait_for(lambda: s.get("/health/live")[0] == 200)
+        equal(s.post("/v1/completions", SHORT)[0], 200)
+
+
+def slow_clients_are_cut_off():
+    with Server(program, model, "--read-timeout", "1") as s:
+        slow = [s.connect() for _ in range(40)]
+        body = (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100\r\n\r\n{")
+        for i, c in enumerate(slow):
+            c.sendall(b"GET /health/live HTTP/1.1\r\nX-" if i % 2 else body)
+        good = s.begin("/v1/completions", {**LONG, "stream": True})
+        end = time.time() + 10
+        for drip in range(30):  # a byte now and then does not help
+            for c in slow:
                 try:
-                    idle.append(s.connect(1))
+                    c.sendall(b"a")
                 except OSError:
-                    break
-            has(read_until(stream, b"[DONE]"), b"[DONE]")
-            stream.close()
-            for c in idle:
-                c.close()
-            s.wait_for(lambda: s.get("/health/live")[0] == 200)
-            equal(s.post("/v1/completions", SHORT)[0], 200)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+                    pass
+            time.sleep(0.1)
+        for i, c in enumerate(slow):
+            text = read_all(c)
+            if i % 2 == 0:
+                has(text, b"HTTP/1.1 408")
+                head, _, rest = text.partition(b"\r\n\r\n")
+                equal(int(re.search(rb"Content-Length: (\d+)", head)[1]), len(rest))
+                equal(json.loads(rest)["error"]["code"], "request_timeout")
+            c.close()
+        if time.time() > end:
+            raise AssertionError("slow clients stayed")
+        has(read_until(good, b"[DONE]"), b'"finish_reason":"length"')
+        good.close()
 
 
 def many_clients_at_once():
@@ -450,5 +474,5 @@ with Server(program, model) as shared:
     tests.run([lambda s: equal(s.stop(), 0)], shared)
 tests.run([keys_are_asked_for, other_origins_may_be_let_in, names_can_be_chosen,
            a_full_queue_says_so, a_signal_drains, the_grace_ends, a_second_signal_ends_at_once,
-           files_run_out, many_clients_at_once, what_is_wrong_is_said])
+           files_run_out, slow_clients_are_cut_off, many_clients_at_once, what_is_wrong_is_said])
 tests.end()

@@ -101,7 +101,7 @@ def stop(page):
     page.element("prompt").clear()
     page.element("prompt").send_keys("import ")
     page.element("send").click()
-    page.until(lambda: "running" in page.text("rows"), "the request is listed")
+    page.until(lambda: "decode" in page.text("rows"), "the request is listed")
     canvas = page.element("map")
     assert int(canvas.get_attribute("height")) > 1 and int(canvas.get_attribute("width")) > 1
     colours = page.browser.execute_script(

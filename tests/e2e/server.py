@@ -62,7 +62,7 @@ class Server:
         status, _, text = self.ask("POST", path, body, headers)
         return status, json.loads(text)
 
-    def connect(self, timeout=20):
+    def connect(self, timeout=60):
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def raw(self, data, timeout=20):

@@ -156,9 +156,10 @@ static void messages_take_the_form_of_templates(void **state)
                  "[{\"role\": \"user\", \"content\": \"a\\nb\"}]");
     check_render(c,
                  "{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{"
-                 "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\": [1, true]}\"}}]}]}",
+                 "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\": [1, 1.0, "
+                 "12345678901234567]}\"}}]}]}",
                  "[{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"f\", "
-                 "\"arguments\": {\"a\": [1, true]}}}]}]");
+                 "\"arguments\": {\"a\": [1, 1.0, 12345678901234567]}}}]}]");
     check_render(c,
                  "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{"
                  "\"arguments\":\"no json\"}}]}]}",

@@ -117,7 +117,7 @@ def conversations():
             "add_generation_prompt": True,
         },
         "numbers": {
-            "messages": [user("n"), assistant("", tool_calls=[call("f", {"i": 1, "x": -0.5, "big": 12345678901, "b": True, "n": None, "l": [1, [2]], "e": {}, "t": "1"})])],
+            "messages": [user("n"), assistant("", tool_calls=[call("f", {"i": 1, "x": -0.5, "big": 12345678901234567, "one": 1.0, "e": 1e-7, "b": True, "n": None, "l": [1, [2]], "o": {}, "t": "1"})])],
         },
         "nothing": {"messages": []},
         "two users": {"messages": [user("a"), user("b")]},
