@@ -58,10 +58,16 @@ _Static_assert(F8_BLOCK % STEP == 0 && PANEL % F8_BLOCK == 0, "whole blocks in a
 
 bool amx_available(void)
 {
-    enum { TILE_DATA = 18, REQUEST = 0x1023, BF16_BIT = 1 << 22, TILE_BIT = 1 << 24 };
+    enum {
+        TILE_DATA = 18,
+        REQUEST = 0x1023,
+        BF16_BIT = 1 << 22,
+        TILE_BIT = 1 << 24,
+        VBMI_BIT = 2
+    };
     unsigned a, b, c, d;
     if (!micro_avx512bf16.available() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    if (!(d & BF16_BIT) || !(d & TILE_BIT)) return false;
+    if (!(d & BF16_BIT) || !(d & TILE_BIT) || !(c & VBMI_BIT)) return false;
 #if defined(SYS_arch_prctl)
     return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 #else
@@ -102,27 +108,34 @@ static void configure(int n0, int n1)
     _tile_loadconfig(&s);
 }
 
-/* What is fetched meanwhile: a range, a line of each of some pages in turn, then the same of
- * the next pages. The processor's own prefetchers follow such streams, but none across the end
- * of a page: taken page by page they would start anew all the time. */
+/* What is fetched meanwhile: a line of each of some streams in turn, then the same of the next
+ * streams. A stream is a page of the rows, or where rows lie apart, a row. The processor's own
+ * prefetchers follow such streams, but none across the end of a page: taken page by page they
+ * would start anew all the time. */
 struct ahead {
     const char *line, *end; /* the next line, and where its turn ends */
-    int64_t span;           /* of the pages */
-    int turns;              /* left until these pages are done */
-    int n;                  /* lines a step */
+    int64_t stride, span;   /* from stream to stream, and of those that take turns */
+    int length, turns;      /* lines in a stream, left until these streams are done */
+    int n;                  /* lines at a time */
 };
 
-/* A range of `bytes`, while so many steps run. */
-static struct ahead plan_ahead(const char *range, int64_t bytes, int64_t n_step)
+/* Rows of the tile's `ahead_bytes` from `row` on, fetched n_time times. */
+static struct ahead plan_ahead(const struct tile *t, const char *row, int64_t n_time)
 {
-    struct ahead a = {.n = 0};
-    int64_t n_page = (bytes + PAGE - 1) / PAGE, n_turn = (n_page + STREAMS - 1) / STREAMS;
-    if (!range || bytes == 0) return a;
-    a.span = (n_page + n_turn - 1) / n_turn * PAGE;
-    a.line = range;
-    a.end = range + a.span;
-    a.turns = PAGE / LINE;
-    a.n = (int)((n_turn * a.span / LINE + n_step - 1) / n_step);
+    struct ahead a = {.stride = t->ahead_stride};
+    int64_t n = t->ahead_rows, bytes = t->ahead_bytes, n_turn;
+    if (!row || n == 0) return a;
+    if (a.stride == bytes) {
+        n = (n * bytes + PAGE - 1) / PAGE;
+        a.stride = bytes = PAGE;
+    }
+    n_turn = (n + STREAMS - 1) / STREAMS;
+    n = (n + n_turn - 1) / n_turn;
+    a.span = n * a.stride;
+    a.line = row;
+    a.end = row + a.span;
+    a.length = a.turns = (int)((bytes + LINE - 1) / LINE);
+    a.n = (int)((n_turn * n * a.length + n_time - 1) / n_time);
     return a;
 }
 
@@ -130,14 +143,14 @@ ALWAYS_INLINE void fetch_ahead(struct ahead *a)
 {
     for (int j = 0; j < a->n; j++) {
         __builtin_prefetch(a->line, 0, 2);
-        a->line += PAGE;
+        a->line += a->stride;
         if (a->line < a->end) continue;
         a->line -= a->span - LINE;
         a->end += LINE;
         if (--a->turns) continue;
-        a->line += a->span - PAGE;
-        a->end += a->span - PAGE;
-        a->turns = PAGE / LINE;
+        a->line += a->span - a->length * LINE;
+        a->end += a->span - a->length * LINE;
+        a->turns = a->length;
     }
 }
 
@@ -146,6 +159,7 @@ struct group {
     const void *const *w, *const *w_scale;
     int n_w;
     float *y;
+    const __m512i *table; /* E4M3: see make_table */
 };
 
 /* One part of K for such a group and up to 32 rows of x. */
@@ -155,16 +169,16 @@ struct part {
     const char *x[2];
     int64_t x_step[2]; /* bytes of a step: 16 pairs for each row of x */
     int64_t n_step;
-    struct ahead *ahead;
-    int n0, n1; /* rows of x for which the registers are shaped */
+    struct ahead *ahead; /* fetched row by row and step by step */
+    int n0, n1;          /* rows of x for which the registers are shaped */
 };
 
 /* n_a and n_b are constants: registers of weights and of x. */
 ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
 {
     const char *w0 = p->w[0], *w1 = p->w[1], *x0 = p->x[0], *x1 = p->x[1];
-    struct ahead ahead = *p->ahead;
     int64_t stride = p->w_stride, x0_step = p->x_step[0], x1_step = p->x_step[1];
+    struct ahead ahead = *p->ahead;
     for (int64_t i = 0; i < p->n_step; i++) {
         fetch_ahead(&ahead);
         _tile_loadd(X_0, x0, x0_step / SIDE);
@@ -320,22 +334,100 @@ void amx_pack(void *to, const float *const *x, int n_x, int64_t k)
     }
 }
 
+/* 64 codes of E4M3 as bf16, by a table of 128 bytes for each half of the result. */
+ALWAYS_INLINE void widen_e4m3(uint16_t *to, __m512i code, const __m512i *table)
+{
+    /* Eights of codes in the order in which the halves of lanes are interleaved. */
+    __m512i c = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), code);
+    __m512i low = _mm512_permutex2var_epi8(table[0], c, table[1]);
+    __m512i high = _mm512_permutex2var_epi8(table[2], c, table[3]);
+    high = _mm512_ternarylogic_epi32(high, c, _mm512_set1_epi8((char)0x80), 0xf8);
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi8(low, high));
+    _mm512_storeu_si512(to + STEP, _mm512_unpackhi_epi8(low, high));
+}
+
+/* The table: low bytes and high bytes of the values of codes 0 .. 127. */
+static void make_table(__m512i *table)
+{
+    uint16_t value[128];
+    uint8_t half[2][128];
+    __m128i code = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int i = 0; i < 128; i += STEP) {
+        __m256i some = _mm256_set_m128i(_mm_add_epi8(code, _mm_set1_epi8((char)(i + SIDE))),
+                                        _mm_add_epi8(code, _mm_set1_epi8((char)i)));
+        _mm512_storeu_si512(value + i, pairs_from_e4m3(some));
+    }
+    for (int i = 0; i < 128; i++) {
+        half[0][i] = (uint8_t)value[i];
+        half[1][i] = (uint8_t)(value[i] >> 8);
+    }
+    memcpy(table, half, sizeof half);
+}
+
+/* n blocks of MXFP4, PANEL values at most. As pairs_from_e2m1, but the scales of all blocks are
+ * turned into what is added to exponents at once. */
+ALWAYS_INLINE void widen_mxfp4(uint16_t *to, const uint8_t *w, const uint8_t *scale, int n)
+{
+    const __m512i value = _mm512_broadcast_i32x8(
+        _mm256_setr_epi32(0x3f000000, 0x3fc03f80, 0x40404000, 0x40c04080, (int)0xbf008000,
+                          (int)0xbfc0bf80, (int)0xc040c000, (int)0xc0c0c080));
+    uint16_t exponent[SIDE];
+    __m128i s = _mm_maskz_loadu_epi8(first(n), scale);
+    __mmask16 special = _mm_cmpeq_epi8_mask(s, _mm_setzero_si128()) |
+                        _mm_cmpeq_epi8_mask(s, _mm_set1_epi8((char)0xff));
+    _mm256_storeu_si256(
+        (__m256i *)(void *)exponent,
+        _mm256_slli_epi16(_mm256_sub_epi16(_mm256_cvtepu8_epi16(s), _mm256_set1_epi16(127)),
+                          7));
+    if (special & first(n)) {
+        for (int i = 0; i < n; i++)
+            _mm512_storeu_si512(to + i * STEP,
+                                pairs_from_e2m1(w + i * MXFP4_BLOCK / 2, scale[i]));
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        __m512i e = _mm512_set1_epi16((short)exponent[i]);
+        __m512i b = _mm512_cvtepu8_epi32(
+            _mm_loadu_si128((const __m128i *)(const void *)(w + i * MXFP4_BLOCK / 2)));
+        __m512i table = _mm512_mask_add_epi16(value, 0xfefefefe, value, e);
+        b = _mm512_or_si512(b, _mm512_slli_epi32(b, 12));
+        _mm512_storeu_si512(to + i * STEP, _mm512_permutexvar_epi16(b, table));
+    }
+}
+
+/* Values k .. end - 1 of one weight row as bf16. */
+ALWAYS_INLINE void widen_row(uint16_t *to, pm_dtype type, const char *w, const uint8_t *scale,
+                             int64_t k, int64_t end, const __m512i *table)
+{
+    if (type == PM_F8_E4M3) {
+        for (int64_t i = k; i < end; i += 2 * STEP, to += 2 * STEP) {
+            __mmask64 mask = end - i >= 2 * STEP ? ~0ull : (1ull << (end - i)) - 1;
+            widen_e4m3(to, _mm512_maskz_loadu_epi8(mask, w + i), table);
+        }
+        return;
+    }
+    if (type == PM_MXFP4) {
+        widen_mxfp4(to, (const uint8_t *)w + k / 2, scale + k / MXFP4_BLOCK,
+                    (int)((end - k) / MXFP4_BLOCK));
+        return;
+    }
+    for (int64_t i = k; i < end; i += STEP, to += STEP) {
+        __mmask32 mask = end - i >= STEP ? ~0u : (1u << (end - i)) - 1;
+        _mm512_storeu_si512(to, _mm512_maskz_loadu_epi16(mask, w + 2 * i));
+    }
+}
+
 /* Values k .. end - 1 of the weight rows, as bf16 in the tile's room; zeros where rows or
  * values end before registers do. */
-static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, uint16_t *panel)
+static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, uint16_t *panel,
+                  struct ahead *ahead)
 {
     for (int j = 0; j < 2 * SIDE; j++, panel += PANEL) {
-        const char *w = g->w[j];
-        for (int64_t i = k; i < end; i += STEP) {
-            __mmask32 mask = end - i >= STEP ? ~0u : (1u << (end - i)) - 1;
-            pairs v = _mm512_setzero_si512();
-            if (j < g->n_w && type == PM_BF16) v = _mm512_maskz_loadu_epi16(mask, w + 2 * i);
-            if (j < g->n_w && type == PM_F8_E4M3)
-                v = pairs_from_e4m3(_mm256_maskz_loadu_epi8(mask, w + i));
-            if (j < g->n_w && type == PM_MXFP4)
-                v = pairs_from_e2m1((const uint8_t *)w + i / 2,
-                                    ((const uint8_t *)g->w_scale[j])[i / MXFP4_BLOCK]);
-            _mm512_storeu_si512(panel + (i - k), v);
+        fetch_ahead(ahead);
+        if (j >= g->n_w) {
+            memset(panel, 0, PANEL * sizeof *panel);
+        } else {
+            widen_row(panel, type, g->w[j], g->w_scale[j], k, end, g->table);
         }
     }
 }
@@ -345,18 +437,20 @@ static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, 
 static void add_scaled(const struct group *g, float *total, const float *sum, int64_t block,
                        int n0, int n1)
 {
-    for (int r = 0; r < 4; r++) {
-        int n = r % 2 ? n1 : n0;
-        for (int m = 0; m < SIDE && n; m++) {
-            int j = r / 2 * SIDE + m;
-            float scale, *to = total + r * SUMS + m * n;
-            if (j >= g->n_w) break;
-            memcpy(&scale, (const char *)g->w_scale[j] + block * (int64_t)sizeof scale,
-                   sizeof scale);
-            __m512 v = _mm512_maskz_loadu_ps(first(n), sum + r * SUMS + m * n);
-            __m512 before = _mm512_maskz_loadu_ps(first(n), to);
+    for (int r = 0; r < 4; r++, total += SUMS, sum += SUMS) {
+        int n = r % 2 ? n1 : n0, row = r / 2 * SIDE;
+        int n_row = (int)min_i64(SIDE, g->n_w - row);
+        bool shared = n_row > 0 && g->w_scale[row] == g->w_scale[row + n_row - 1];
+        for (int m = 0; m < n_row && n; m++) {
+            /* One scale for all rows: 16 sums at a time, of whichever rows. */
+            int first_sum = shared ? m * SIDE : m * n, n_sum = shared ? SIDE : n;
+            float scale;
+            if (shared && first_sum >= n_row * n) break;
+            memcpy(&scale, (const char *)g->w_scale[row + (shared ? 0 : m)] + block * 4, 4);
+            __m512 v = _mm512_maskz_loadu_ps(first(n_sum), sum + first_sum);
+            __m512 before = _mm512_maskz_loadu_ps(first(n_sum), total + first_sum);
             v = _mm512_fmadd_ps(_mm512_set1_ps(scale), v, before);
-            _mm512_mask_storeu_ps(to, first(n), v);
+            _mm512_mask_storeu_ps(total + first_sum, first(n_sum), v);
         }
     }
 }
@@ -390,7 +484,7 @@ static int64_t place_weights(const struct tile *t, const struct group *g, pm_dty
     p->w[1] = (const char *)g->w[SIDE] + 2 * k;
     p->w_stride = (const char *)g->w[1] - (const char *)g->w[0];
     if (type == PM_BF16 && g->n_w % SIDE == 0 && k < whole) return whole;
-    widen(g, type, k, end, (uint16_t *)(void *)t->room);
+    widen(g, type, k, end, (uint16_t *)(void *)t->room, p->ahead);
     p->w_stride = PANEL * (int64_t)sizeof(uint16_t);
     p->w[0] = (const char *)t->room;
     p->w[1] = p->w[0] + SIDE * p->w_stride;
@@ -454,14 +548,17 @@ ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
 {
     int64_t n_step = (t->k + STEP - 1) / STEP, n_block = (t->n_x + 2 * SIDE - 1) / (2 * SIDE);
     struct part p = {.n0 = 0};
+    __m512i table[4];
     assert(t->n_x <= MICRO_PACKED_X);
     if (t->n_x == 0) return;
+    if (type == PM_F8_E4M3) make_table(table);
     for (int row = 0; row < t->n_w; row += 2 * SIDE) {
         bool last = row + 2 * SIDE >= t->n_w;
+        const char *next = last ? t->ahead : t->w[row + 2 * SIDE];
         struct group g = {t->w + row, t->w_scale + row, (int)min_i64(2 * SIDE, t->n_w - row),
-                          t->y + row};
-        struct ahead ahead = plan_ahead(last ? t->ahead : t->w[row + 2 * SIDE], t->ahead_bytes,
-                                        n_step * n_block);
+                          t->y + row, table};
+        int64_t n_widen = type == PM_BF16 ? 0 : (t->k + PANEL - 1) / PANEL * 2 * SIDE;
+        struct ahead ahead = plan_ahead(t, next, n_step * n_block + n_widen);
         p.ahead = &ahead;
         for (int64_t k = 0, end; k < t->k; k = end) {
             end = place_weights(t, &g, type, k, &p);
