@@ -364,13 +364,23 @@ static void make_table(__m512i *table)
     memcpy(table, half, sizeof half);
 }
 
-/* n blocks of MXFP4, PANEL values at most. As pairs_from_e2m1, but the scales of all blocks are
- * turned into what is added to exponents at once. */
-ALWAYS_INLINE void widen_mxfp4(uint16_t *to, const uint8_t *w, const uint8_t *scale, int n)
+/* A block of MXFP4 whose scale adds to exponents. */
+ALWAYS_INLINE __m512i widen_e2m1(const uint8_t *w, uint16_t exponent)
 {
     const __m512i value = _mm512_broadcast_i32x8(
         _mm256_setr_epi32(0x3f000000, 0x3fc03f80, 0x40404000, 0x40c04080, (int)0xbf008000,
                           (int)0xbfc0bf80, (int)0xc040c000, (int)0xc0c0c080));
+    __m512i table =
+        _mm512_mask_add_epi16(value, 0xfefefefe, value, _mm512_set1_epi16((short)exponent));
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)w));
+    b = _mm512_or_si512(b, _mm512_slli_epi32(b, 12));
+    return _mm512_permutexvar_epi16(b, table);
+}
+
+/* n blocks of MXFP4, PANEL values at most. As pairs_from_e2m1, but the scales of all blocks are
+ * turned into what is added to exponents at once. */
+ALWAYS_INLINE void widen_mxfp4(uint16_t *to, const uint8_t *w, const uint8_t *scale, int n)
+{
     uint16_t exponent[SIDE];
     __m128i s = _mm_maskz_loadu_epi8(first(n), scale);
     __mmask16 special = _mm_cmpeq_epi8_mask(s, _mm_setzero_si128()) |
@@ -385,14 +395,8 @@ ALWAYS_INLINE void widen_mxfp4(uint16_t *to, const uint8_t *w, const uint8_t *sc
                                 pairs_from_e2m1(w + i * MXFP4_BLOCK / 2, scale[i]));
         return;
     }
-    for (int i = 0; i < n; i++) {
-        __m512i e = _mm512_set1_epi16((short)exponent[i]);
-        __m512i b = _mm512_cvtepu8_epi32(
-            _mm_loadu_si128((const __m128i *)(const void *)(w + i * MXFP4_BLOCK / 2)));
-        __m512i table = _mm512_mask_add_epi16(value, 0xfefefefe, value, e);
-        b = _mm512_or_si512(b, _mm512_slli_epi32(b, 12));
-        _mm512_storeu_si512(to + i * STEP, _mm512_permutexvar_epi16(b, table));
-    }
+    for (int i = 0; i < n; i++)
+        _mm512_storeu_si512(to + i * STEP, widen_e2m1(w + i * MXFP4_BLOCK / 2, exponent[i]));
 }
 
 /* Values k .. end - 1 of one weight row as bf16. */
@@ -544,6 +548,95 @@ static void finish_group(const struct tile *t, const struct group *g)
     }
 }
 
+/* Few rows of x: weights are widened two steps at a time into a small room, while the unit
+ * multiplies those before; its latency would otherwise take as long as the widening. */
+enum {
+    PAIR = 2 * STEP,                                /* values of K at a time */
+    PAIR_BYTES = 2 * SIDE * PAIR * 2,               /* of bf16 */
+    MOST_BLOCKS = PANEL_BYTES / 2 / 2 / (2 * SIDE), /* of MXFP4 in a row */
+};
+
+/* What is added to exponents, [32, n_block], in the tile's room behind two pairs. False where a
+ * scale has none. */
+static bool make_exponents(const struct tile *t, const struct group *g)
+{
+    int n = (int)(t->k / MXFP4_BLOCK);
+    uint16_t *to = (uint16_t *)(void *)t->room + PAIR_BYTES;
+    __mmask16 special = 0;
+    if (n > MOST_BLOCKS) return false;
+    for (int j = 0; j < g->n_w; j++, to += n) {
+        for (int i = 0; i < n; i += SIDE) {
+            __mmask16 mask = first((int)min_i64(SIDE, n - i));
+            __m128i s = _mm_maskz_loadu_epi8(mask, (const uint8_t *)g->w_scale[j] + i);
+            __m256i e = _mm256_sub_epi16(_mm256_cvtepu8_epi16(s), _mm256_set1_epi16(127));
+            special |= _mm_mask_cmpeq_epi8_mask(mask, s, _mm_setzero_si128()) |
+                       _mm_mask_cmpeq_epi8_mask(mask, s, _mm_set1_epi8((char)0xff));
+            _mm256_mask_storeu_epi16(to + i, mask, _mm256_slli_epi16(e, 7));
+        }
+    }
+    return special == 0;
+}
+
+/* Values k .. k + 63 of the group's rows. */
+ALWAYS_INLINE void widen_pair(const struct tile *t, const struct group *g, pm_dtype type,
+                              int64_t k, uint16_t *to)
+{
+    int64_t n = min_i64(PAIR, t->k - k), n_block = t->k / MXFP4_BLOCK;
+    const uint16_t *exponent =
+        (const uint16_t *)(const void *)t->room + PAIR_BYTES + k / MXFP4_BLOCK;
+    __mmask64 mask = n == PAIR ? ~0ull : (1ull << n) - 1;
+    for (int j = 0; j < g->n_w; j++, to += PAIR, exponent += n_block) {
+        const uint8_t *w = g->w[j];
+        if (type == PM_F8_E4M3) {
+            widen_e4m3(to, _mm512_maskz_loadu_epi8(mask, w + k), g->table);
+            continue;
+        }
+        _mm512_storeu_si512(to, widen_e2m1(w + k / 2, exponent[0]));
+        if (n > STEP) _mm512_storeu_si512(to + STEP, widen_e2m1(w + k / 2 + 16, exponent[1]));
+    }
+}
+
+ALWAYS_INLINE void run_pairs(const struct tile *t, const struct group *g, pm_dtype type,
+                             struct part *p)
+{
+    float *sums = t->room + PANEL_BYTES / sizeof(float);
+    float *block_sums = sums + 2 * MICRO_PACKED_X / SIDE * SUMS;
+    uint16_t *room = (uint16_t *)(void *)t->room;
+    int n_a = g->n_w > SIDE ? 2 : 1;
+    place_x(t, 0, 0, p);
+    if (type == PM_F8_E4M3) memset(sums, 0, 4 * SUMS * sizeof *sums);
+    memset(room, 0, 2 * PAIR_BYTES);
+    clear_sums();
+    widen_pair(t, g, type, 0, room);
+    p->w_stride = PAIR * 2;
+    for (int64_t k = 0, i = 0; k < t->k; k += PAIR, i ^= 1) {
+        uint16_t *now = room + i * PAIR_BYTES / 2;
+        if (k + PAIR < t->k) widen_pair(t, g, type, k + PAIR, room + (i ^ 1) * PAIR_BYTES / 2);
+        p->w[0] = (const char *)now;
+        p->w[1] = p->w[0] + SIDE * p->w_stride;
+        p->n_step = min_i64(2, (t->k - k + STEP - 1) / STEP);
+        run_steps(p, n_a, p->n1 ? 2 : 1);
+        p->x[0] += p->n_step * p->x_step[0];
+        p->x[1] += p->n_step * p->x_step[1];
+        if (type == PM_F8_E4M3 && ((k + PAIR) % F8_BLOCK == 0 || k + PAIR >= t->k)) {
+            store_sums(block_sums, n_a, p->n0, p->n1);
+            add_scaled(g, sums, block_sums, k / F8_BLOCK, p->n0, p->n1);
+            clear_sums();
+        }
+    }
+    if (type == PM_MXFP4) store_sums(sums, n_a, p->n0, p->n1);
+}
+
+ALWAYS_INLINE void run_panels(const struct tile *t, const struct group *g, pm_dtype type,
+                              struct part *p)
+{
+    for (int64_t k = 0, end; k < t->k; k = end) {
+        end = place_weights(t, g, type, k, p);
+        p->n_step = (end - k + STEP - 1) / STEP;
+        run_part(t, g, type, k / STEP, p);
+    }
+}
+
 ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
 {
     int64_t n_step = (t->k + STEP - 1) / STEP, n_block = (t->n_x + 2 * SIDE - 1) / (2 * SIDE);
@@ -557,13 +650,15 @@ ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
         const char *next = last ? t->ahead : t->w[row + 2 * SIDE];
         struct group g = {t->w + row, t->w_scale + row, (int)min_i64(2 * SIDE, t->n_w - row),
                           t->y + row, table};
-        int64_t n_widen = type == PM_BF16 ? 0 : (t->k + PANEL - 1) / PANEL * 2 * SIDE;
+        bool few = t->n_x <= 2 * SIDE && type != PM_BF16 &&
+                   (type != PM_MXFP4 || make_exponents(t, &g));
+        int64_t n_widen = type == PM_BF16 || few ? 0 : (t->k + PANEL - 1) / PANEL * 2 * SIDE;
         struct ahead ahead = plan_ahead(t, next, n_step * n_block + n_widen);
         p.ahead = &ahead;
-        for (int64_t k = 0, end; k < t->k; k = end) {
-            end = place_weights(t, &g, type, k, &p);
-            p.n_step = (end - k + STEP - 1) / STEP;
-            run_part(t, &g, type, k / STEP, &p);
+        if (few) {
+            run_pairs(t, &g, type, &p);
+        } else {
+            run_panels(t, &g, type, &p);
         }
         finish_group(t, &g);
     }
