@@ -17,7 +17,7 @@ struct product {
 };
 
 struct baseline {
-    const char *name, *flag; /* as rows call it; the value of --baseline that asks for it */
+    const char *name, *flag; /* as rows call it; a value of --baseline that asks for more */
     bool (*takes)(const struct product *p);
     /* *state is NULL where there is nothing to close. */
     pm_status (*open)(void **state, const struct kernels *k, struct device *d);

@@ -4,10 +4,15 @@
  * requests are submitted at once: as many run as there are seats, the others follow. Prompts
  * are random tokens of one length, so nothing is found in the cache, and every answer has the
  * same length. Rates count all tokens from the first submission to the last end. TTFT is the
- * time from a request's first step to its first token, ITL between two tokens of a request. */
+ * time from a request's first step to its first token, ITL between two tokens of a request.
+ *
+ * With --intruder a long prompt arrives once all requests run: what the time between their
+ * tokens was before, and what it is while that prompt is computed. */
+#define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench/bench.h"
 #include "bench/stats.h"
@@ -19,120 +24,204 @@ enum { MAX_LIST = 16, MAX_SEATS = 1024 };
 struct setting {
     const char *model;
     int seats[MAX_LIST], n_seats;
-    int prompt, generate, rounds;
+    int prompt, generate, rounds, intruder;
     bool json;
 };
 
 /* One request; its callbacks run on the engine's thread. */
 struct client {
     pm_request *request;
-    int64_t last_us;
-    double *gap; /* [generate - 1] us */
-    int n_gap;
+    int64_t *at; /* [generate] us, when its tokens came */
+    int n;
 };
 
 struct row {
     int seats, n_request;
-    double output_rate, total_rate, ttft[2], itl[2]; /* p50, p99 in ms */
+    double output_rate, total_rate, ttft[2], itl[2], during[2]; /* p50, p99 in ms */
     pm_stats stats;
 };
 
 static bool on_token(void *arg, const pm_token *t)
 {
     struct client *c = arg;
-    int64_t now = now_us();
-    if (t->id < 0) return true;
-    if (c->last_us) c->gap[c->n_gap++] = (double)(now - c->last_us);
-    c->last_us = now;
+    if (t->id >= 0) c->at[c->n++] = now_us();
     return true;
 }
 
-static pm_status submit(pm_engine *e, struct client *c, const struct setting *s, uint64_t seed)
+static pm_status submit(pm_engine *e, struct client *c, int n_prompt, int n_new, uint64_t seed)
 {
     uint64_t vocab = (uint64_t)model_config(engine_model(e))->vocab;
     pm_params p;
     int32_t *id;
     pm_status status;
-    TRY(alloc_array(&id, (size_t)s->prompt, sizeof *id, "prompt"));
-    for (int i = 0; i < s->prompt; i++) {
+    TRY(alloc_array(&id, (size_t)n_prompt, sizeof *id, "prompt"));
+    for (int i = 0; i < n_prompt; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
         id[i] = (int32_t)((seed >> 33) % vocab);
     }
     pm_params_init(&p);
-    p.max_tokens = s->generate;
+    p.max_tokens = n_new;
     p.ignore_eos = true;
-    status = pm_submit(&c->request, e, id, (size_t)s->prompt, &p, on_token, NULL, c);
+    status = pm_submit(&c->request, e, id, (size_t)n_prompt, &p, on_token, NULL, c);
     free(id);
     return status;
+}
+
+/* The gaps in ms between tokens of which the second came after `from` and until `to`. */
+static int gaps_between(const struct client *c, int n, int64_t from, int64_t to, double *gap)
+{
+    int n_gap = 0;
+    for (int i = 0; i < n; i++) {
+        for (int j = 1; j < c[i].n; j++) {
+            if (c[i].at[j] <= from || c[i].at[j] > to) continue;
+            gap[n_gap++] = (double)(c[i].at[j] - c[i].at[j - 1]) / 1e3;
+        }
+    }
+    return n_gap;
+}
+
+static void two_quantiles(double out[2], double *x, int n)
+{
+    out[0] = stats_median(x, n); /* sorts */
+    out[1] = stats_quantile(x, n, 0.99);
 }
 
 static void finish_row(struct row *r, struct client *c, int n, double *work, double us,
                        const struct setting *s)
 {
-    int n_gap = 0;
     for (int i = 0; i < n; i++) {
         pm_result result = {0};
         pm_wait(c[i].request, &result);
         work[i] = (double)result.prompt_us / 1e3;
     }
-    r->ttft[0] = stats_median(work, n);
-    r->ttft[1] = stats_quantile(work, n, 0.99);
-    for (int i = 0; i < n; i++) {
-        for (int j = 0; j < c[i].n_gap; j++) {
-            work[n_gap++] = c[i].gap[j] / 1e3;
-        }
-    }
-    r->itl[0] = stats_median(work, n_gap);
-    r->itl[1] = stats_quantile(work, n_gap, 0.99);
+    two_quantiles(r->ttft, work, n);
+    two_quantiles(r->itl, work, gaps_between(c, n, 0, INT64_MAX, work));
     r->output_rate = (double)n * s->generate * 1e6 / us;
     r->total_rate = (double)n * (s->generate + s->prompt) * 1e6 / us;
 }
 
+struct clients {
+    struct client *list; /* [n] */
+    int64_t *at;
+    double *work;
+    size_t n;
+};
+
+static pm_status open_clients(struct clients *c, int n, int n_new)
+{
+    memset(c, 0, sizeof *c);
+    c->n = (size_t)n;
+    TRY(alloc_array(&c->list, c->n, sizeof *c->list, "clients"));
+    TRY(alloc_array(&c->at, c->n * (size_t)n_new, sizeof *c->at, "clients"));
+    TRY(alloc_array(&c->work, c->n * (size_t)n_new + 1, sizeof *c->work, "clients"));
+    for (size_t i = 0; i < c->n; i++) {
+        c->list[i].at = c->at + i * (size_t)n_new;
+    }
+    return PM_OK;
+}
+
+static void close_clients(struct clients *c)
+{
+    for (size_t i = 0; c->list && i < c->n; i++) {
+        pm_request_free(c->list[i].request);
+    }
+    free(c->list);
+    free(c->at);
+    free(c->work);
+}
+
 static pm_status run_clients(pm_engine *e, const struct setting *s, struct row *r)
 {
-    size_t n = (size_t)r->n_request, n_gap = (size_t)s->generate;
-    struct client *c = NULL;
-    double *gaps = NULL, *work = NULL;
+    struct clients c;
     pm_status status;
     int64_t start;
-    TRY_DONE(alloc_array(&c, n, sizeof *c, "clients"));
-    TRY_DONE(alloc_array(&gaps, n * n_gap, sizeof *gaps, "clients"));
-    TRY_DONE(alloc_array(&work, n * n_gap + 1, sizeof *work, "clients"));
+    TRY_DONE(open_clients(&c, r->n_request, s->generate));
     start = now_us();
-    for (size_t i = 0; i < n; i++) {
-        c[i].gap = gaps + i * n_gap;
-        TRY_DONE(submit(e, &c[i], s, i + 1));
+    for (size_t i = 0; i < c.n; i++) {
+        TRY_DONE(submit(e, &c.list[i], s->prompt, s->generate, i + 1));
     }
-    for (size_t i = 0; i < n; i++) {
-        TRY_DONE(pm_wait(c[i].request, NULL));
+    for (size_t i = 0; i < c.n; i++) {
+        TRY_DONE(pm_wait(c.list[i].request, NULL));
     }
-    finish_row(r, c, r->n_request, work, (double)(now_us() - start), s);
+    finish_row(r, c.list, r->n_request, c.work, (double)(now_us() - start), s);
     pm_engine_stats(e, &r->stats);
 done:
-    for (size_t i = 0; c && i < n; i++) {
-        pm_request_free(c[i].request);
+    close_clients(&c);
+    return status;
+}
+
+/* Once `seats` requests run and have had some tokens, a long prompt arrives. */
+static pm_status run_intruder(pm_engine *e, const struct setting *s, struct row *r)
+{
+    struct client intruder = {0};
+    struct clients c;
+    uint64_t enough = (uint64_t)(r->seats * min_i64(32, s->generate / 2));
+    int64_t come = 0, first;
+    pm_status status;
+    TRY_DONE(open_clients(&c, r->seats, s->generate));
+    TRY_DONE(alloc_array(&intruder.at, 1, sizeof *intruder.at, "clients"));
+    for (size_t i = 0; i < c.n; i++) {
+        TRY_DONE(submit(e, &c.list[i], s->prompt, s->generate, i + 1));
     }
-    free(c);
-    free(gaps);
-    free(work);
+    for (pm_stats now = {0}; now.generation_tokens < enough;) {
+        struct timespec t = {0, 1000000};
+        nanosleep(&t, NULL);
+        pm_engine_stats(e, &now);
+        now.generation_tokens -= r->stats.generation_tokens;
+    }
+    come = now_us();
+    TRY_DONE(submit(e, &intruder, s->intruder, 1, 7));
+    TRY_DONE(pm_wait(intruder.request, NULL));
+    first = intruder.at[0];
+    for (size_t i = 0; i < c.n; i++) {
+        pm_cancel(c.list[i].request);
+        TRY_DONE(pm_wait(c.list[i].request, NULL));
+    }
+    two_quantiles(r->itl, c.work, gaps_between(c.list, r->seats, 0, come, c.work));
+    two_quantiles(r->during, c.work, gaps_between(c.list, r->seats, come, first, c.work));
+    r->ttft[0] = (double)(first - come) / 1e3;
+done:
+    pm_request_free(intruder.request);
+    free(intruder.at);
+    close_clients(&c);
     return status;
 }
 
 static pm_status run_row(const struct setting *s, struct pm_options *o, struct row *r)
 {
-    int blocks = (s->prompt + s->generate + 15) / 16 + 1;
+    int tokens = (s->prompt + s->generate + 15) / 16 * 16 + 16;
     struct row warm = {.n_request = 1};
     pm_engine *e;
     pm_status status;
-    o->max_seqs = r->seats;
-    o->kv_tokens = r->seats * blocks * 16;
+    o->max_seqs = r->seats + (s->intruder > 0);
+    o->kv_tokens = r->seats * tokens + s->intruder + 16 * (r->seats + 2);
     if (o->max_queue < r->n_request) o->max_queue = r->n_request;
     TRY(pm_engine_open(&e, s->model, o));
     model_touch(engine_model(e));
     status = run_clients(e, s, &warm);
-    if (status == PM_OK) status = run_clients(e, s, r);
+    if (status == PM_OK && s->intruder) {
+        r->stats = warm.stats;
+        status = run_intruder(e, s, r);
+    } else if (status == PM_OK) {
+        status = run_clients(e, s, r);
+    }
     pm_engine_close(e);
     return status;
+}
+
+static void print_intruder(const struct setting *s, const struct row *r)
+{
+    double times = r->itl[0] > 0 ? r->during[1] / r->itl[0] : 0;
+    if (s->json) {
+        printf("{\"commit\": \"%s\", \"model\": \"%s\", \"seats\": %d, \"intruder_tokens\": "
+               "%d, \"itl_p50_ms\": %.3f, \"itl_p99_ms\": %.3f, \"itl_during_p50_ms\": %.3f, "
+               "\"itl_during_p99_ms\": %.3f, \"intruder_ttft_ms\": %.3f}\n",
+               pm_commit(), s->model, r->seats, s->intruder, r->itl[0], r->itl[1], r->during[0],
+               r->during[1], r->ttft[0]);
+    } else {
+        printf("| %d | %.2f | %.2f | %.2f | %.2f | %.2f | %.0f |\n", r->seats, r->itl[0],
+               r->itl[1], r->during[0], r->during[1], times, r->ttft[0]);
+    }
 }
 
 static void print_row(const struct setting *s, const struct row *r, const struct row *first)
@@ -156,7 +245,10 @@ static pm_status bench(const struct setting *s, struct pm_options *o)
 {
     struct row row[MAX_LIST] = {{0}};
     char cpu[128];
-    if (!s->json) {
+    if (!s->json && s->intruder) {
+        printf("| seats | ITL p50 ms | p99 | beside the prompt p50 | p99 | p99 by p50 before | "
+               "prompt's TTFT ms |\n|---:|---:|---:|---:|---:|---:|---:|\n");
+    } else if (!s->json) {
         printf("| seats | requests | output tokens/s | times the first | all tokens/s | TTFT "
                "p50 ms | p99 | ITL p50 ms | p99 |\n|---:|---:|---:|---:|---:|---:|---:|---:|"
                "---:|\n");
@@ -165,7 +257,7 @@ static pm_status bench(const struct setting *s, struct pm_options *o)
         row[i].seats = s->seats[i];
         row[i].n_request = s->seats[i] * s->rounds;
         TRY(run_row(s, o, &row[i]));
-        print_row(s, &row[i], &row[0]);
+        s->intruder ? print_intruder(s, &row[i]) : print_row(s, &row[i], &row[0]);
         fflush(stdout);
     }
     machine_name(cpu, sizeof cpu);
@@ -204,7 +296,8 @@ static pm_status parse_seats(struct setting *s, const char *text)
 
 int bench_batch(const struct command *self, int argc, char **argv)
 {
-    const char *seats = "1,8,32", *prompt = "64", *generate = "64", *rounds = "2";
+    const char *seats = "1,8,32", *prompt = "64", *generate = "64", *rounds = "2",
+               *intruder = NULL;
     struct setting s = {0};
     const struct flag flags[] = {
         {.name = "seats",
@@ -226,6 +319,10 @@ int bench_batch(const struct command *self, int argc, char **argv)
          .value = "N",
          .help = "requests of each seat [2]",
          .text = &rounds},
+        {.name = "intruder",
+         .value = "N",
+         .help = "a prompt of N tokens arrives while all run",
+         .text = &intruder},
         {.name = "json", .help = "one JSON object a row", .on = &s.json},
         {.name = NULL},
     };
@@ -237,6 +334,9 @@ int bench_batch(const struct command *self, int argc, char **argv)
         if (status == PM_OK) status = parse_number(&s.prompt, "prompt", prompt, 1 << 20);
         if (status == PM_OK) status = parse_number(&s.generate, "generate", generate, 1 << 20);
         if (status == PM_OK) status = parse_number(&s.rounds, "rounds", rounds, 1000);
+        if (status == PM_OK && intruder) {
+            status = parse_number(&s.intruder, "intruder", intruder, 1 << 20);
+        }
         if (status == PM_OK) status = bench(&s, a.options);
         code = status == PM_OK ? EXIT_OK : complain(status);
     }

@@ -6,6 +6,7 @@
 
 int bench_model(const struct command *self, int argc, char **argv);
 int bench_batch(const struct command *self, int argc, char **argv);
+int bench_schedule(const struct command *self, int argc, char **argv);
 int bench_kernels(const struct command *self, int argc, char **argv);
 int bench_serve(const struct command *self, int argc, char **argv);
 int bench_peaks(const struct command *self, int argc, char **argv);

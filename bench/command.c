@@ -34,6 +34,18 @@ static const struct command batch_command = {
     .run = bench_batch,
 };
 
+static const struct command schedule_command = {
+    .name = "bench schedule",
+    .summary = "the scheduler under a load, in simulated time",
+    .arguments = "",
+    .about =
+        "Serves arrivals with the engine's scheduler in simulated time: no model, a step "
+        "takes what\n--cost says. For the choice of --max-seqs, --kv-tokens, --batch and the "
+        "queue's bounds.",
+    .engine = true,
+    .run = bench_schedule,
+};
+
 static const struct command kernels_command = {
     .name = "bench kernels",
     .summary = "operations of a layer beside the roofline",
@@ -66,7 +78,7 @@ static const struct command report_command = {
     .run = bench_report,
 };
 
-static const struct command serve_command = {
+static const struct command load_command = {
     .name = "bench serve",
     .summary = "a server under load, as its clients see it",
     .arguments = "",
@@ -128,8 +140,9 @@ static const struct {
     const char *name;
     const struct command *command;
 } parts[] = {
-    {"model", &model_command}, {"batch", &batch_command}, {"kernels", &kernels_command},
-    {"peaks", &peaks_command}, {"serve", &serve_command}, {"report", &report_command},
+    {"model", &model_command},     {"batch", &batch_command}, {"schedule", &schedule_command},
+    {"kernels", &kernels_command}, {"peaks", &peaks_command}, {"serve", &load_command},
+    {"report", &report_command},
 };
 enum { N_PART = sizeof parts / sizeof *parts };
 
@@ -151,7 +164,7 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command bench_command = {
     .name = "bench",
-    .arguments = "model|batch|kernels|peaks|serve|report",
+    .arguments = "model|batch|schedule|kernels|peaks|serve|report",
     .summary = "measure a model, its operations, the machine, or a server",
     .run = run,
 };

@@ -154,11 +154,13 @@ static pm_status parse_baselines(struct kernels_request *q, const char *text)
     for (int i = 0; i < w.n; i++) {
         int before = q->n_baseline;
         for (const struct baseline *b = baselines; b->name; b++) {
-            if (!is_word(&w, i, b->flag) || q->n_baseline == KERNELS_MAX_BASELINE) continue;
-            q->baseline[q->n_baseline++] = b;
+            bool asked = is_word(&w, i, b->flag) || is_word(&w, i, b->name);
+            if (asked && q->n_baseline < KERNELS_MAX_BASELINE) q->baseline[q->n_baseline++] = b;
         }
         if (q->n_baseline == before) {
-            return fail(PM_ERR_ARG, "baseline: found \"%s\", wanted loop, cublas or both",
+            return fail(PM_ERR_ARG,
+                        "baseline: found \"%s\", wanted loop, cublas, "
+                        "cublas-loop or cublas-grouped",
                         text);
         }
     }

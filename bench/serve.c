@@ -26,7 +26,8 @@ static const struct row {
     const char *value, *help;
 } rows[] = {
     {"url", 0, TEXT, AT(url), 0, 0, "URL", "the server [http://127.0.0.1:8000]"},
-    {"endpoint", 0, TEXT, AT(endpoint), 0, 0, "NAME", "completions or chat [completions]"},
+    {"endpoint", 0, TEXT, AT(endpoint), 0, 0, "NAME",
+     "completions, chat, or any /PATH [completions]"},
     {"model", 0, TEXT, AT(model), 0, 0, "NAME", "[the first of /v1/models]"},
     {"api-key", 0, TEXT, AT(key), 0, 0, "KEY", "bearer token [$OPENAI_API_KEY]"},
     {"rate", 'r', TEXT, AT(rate), 0, 0, "X", "open loop: requests/s; inf: all at once"},
@@ -54,7 +55,8 @@ static const struct row {
     {"temperature", 0, REAL, AT(temperature), 0, 100, "X", "[0]"},
     {"ignore-eos", 0, SWITCH, AT(ignore_eos), 0, 0, "",
      "fixed output lengths, where the server knows ignore_eos"},
-    {"extra-body", 0, TEXT, AT(extra_body), 0, 0, "JSON", "members added to each request"},
+    {"extra-body", 0, TEXT, AT(extra_body), 0, 0, "JSON",
+     "members added to each request; a /PATH's body"},
     {"goodput", 0, TEXT, AT(goodput), 0, 0, "BOUNDS", "ttft:MS,tpot:MS,e2el:MS"},
     {"preset", 0, TEXT, AT(preset), 0, 0, "NAME", "an MLPerf task's bounds; help lists them"},
     {"output", 'o', TEXT, AT(output), 0, 0, "FORMAT", "table or json [table]"},
@@ -244,7 +246,8 @@ static pm_status read_options(struct serve_options *o, const char *const *text, 
     for (int i = 0; i < N_ROW; i++) {
         if (rows[i].kind != SWITCH && text[i]) TRY(set_value(o, &rows[i], text[i]));
     }
-    TRY(one_of("endpoint", o->endpoint, "completions", "chat"));
+    o->plain = *o->endpoint == '/';
+    if (!o->plain) TRY(one_of("endpoint", o->endpoint, "completions", "chat"));
     TRY(one_of("prompt", o->prompt, "ids", "text"));
     TRY(one_of("output", o->output, "table", "json"));
     o->chat = strcmp(o->endpoint, "chat") == 0;

@@ -21,7 +21,7 @@ struct serve_options {
     struct range input, output_len, id;
     bool ignore_eos, detail, show_progress;
     /* read out of the texts above */
-    bool chat, open_loop, at_once; /* at_once: the rate is "inf" */
+    bool chat, plain, open_loop, at_once; /* at_once: the rate is "inf" */
     double requests_per_s, ramp_to, ramp_s;
     struct serve_bounds bounds;
 };
@@ -45,7 +45,7 @@ struct serve_stream {
     struct serve_sample sample;
     struct event_stream events;
     int64_t now_us, chunk_us;
-    bool chat, done, has_usage, has_choice;
+    bool chat, plain, done, has_usage, has_choice; /* plain: the answer is no stream */
 };
 
 void serve_stream_body(struct serve_stream *s, const struct http_response *r, const char *data,

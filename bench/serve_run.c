@@ -83,6 +83,10 @@ static void make_body(struct run *r)
     const struct serve_options *o = r->o;
     struct json_out *b = &r->body;
     if (b->n) return;
+    if (o->plain) {
+        json_put(b, "{%s}", o->extra_body ? o->extra_body : "");
+        return;
+    }
     json_put(b, "{\"model\": ");
     json_put_string(b, r->model, strlen(r->model));
     json_put(b, ", ");
@@ -105,10 +109,15 @@ static pm_status send_next(struct run *r)
     TRY(alloc_array(&f, 1, sizeof *f, "request"));
     f->run = r;
     f->stream.chat = r->o->chat;
+    f->stream.plain = r->o->plain;
     f->stream.sample.start_us = now_us();
     f->stream.sample.due_us = r->open_loop ? r->due_us : f->stream.sample.start_us;
-    q.body = r->body.text;
-    q.n_body = r->body.n;
+    if (r->o->plain && !r->o->extra_body) {
+        q.method = "GET";
+    } else {
+        q.body = r->body.text;
+        q.n_body = r->body.n;
+    }
     q.timeout_us = (int64_t)r->o->timeout_s * 1000000;
     r->next++;
     r->n_flight++;
@@ -281,7 +290,7 @@ static pm_status ask_server(struct run *r)
     free(models);
     free(version);
     if (r->o->model) snprintf(r->out->model, sizeof r->out->model, "%s", r->o->model);
-    if (!*r->out->model) {
+    if (!*r->out->model && !r->o->plain) {
         return fail(PM_ERR_IO, "%s: /v1/models names no model, so --model is needed",
                     r->o->url);
     }
@@ -343,7 +352,7 @@ pm_status serve_run(struct serve_run *out, const struct serve_options *o)
     struct run r = {.o = o, .out = out};
     sigset_t interrupt, before;
     pm_status status;
-    r.path = o->chat ? "/v1/chat/completions" : "/v1/completions";
+    r.path = o->plain ? o->endpoint : o->chat ? "/v1/chat/completions" : "/v1/completions";
     load_open(&r.load, o->requests_per_s, o->burstiness, o->seed);
     r.load.ramp_to = o->ramp_s ? o->ramp_to : o->requests_per_s;
     r.load.ramp_s = o->ramp_s;

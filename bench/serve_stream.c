@@ -84,7 +84,7 @@ static void take_event(void *arg, const char *data, size_t n)
 void serve_stream_body(struct serve_stream *s, const struct http_response *r, const char *data,
                        size_t n)
 {
-    if (r->status != 200 || !r->event_stream) return;
+    if (s->plain || r->status != 200 || !r->event_stream) return;
     s->now_us = now_us();
     if (event_stream_feed(&s->events, data, n, take_event, s) != PM_OK) {
         go_wrong(s, "malformed event");
@@ -100,6 +100,8 @@ void serve_stream_end(struct serve_stream *s, const struct http_response *r, con
     } else if (r->status != 200) {
         snprintf(status, sizeof status, "HTTP %d", r->status);
         go_wrong(s, status);
+    } else if (s->plain) {
+        /* any 200 is what was asked for */
     } else if (!r->event_stream) {
         go_wrong(s, "not an event stream");
     } else if (!s->done) {
@@ -107,7 +109,7 @@ void serve_stream_end(struct serve_stream *s, const struct http_response *r, con
     } else if (!s->has_choice) {
         go_wrong(s, "event stream without choices");
     }
-    if (!s->has_usage) {
+    if (!s->has_usage && !s->plain) {
         q->n_output = q->n_chunk;
         q->counted = true;
     }

@@ -48,7 +48,7 @@ const struct shape shapes[] = {
     {"kimi-k2",          7168,  2048,  64,  0,   0, LATENT, true,  false, SILU, SIGMOID(384, 8, 1, 1, 2.827f)},
     {"glm-4.5-air",      4096,  1408,  96,  8, 128, {0},    true,  false, SILU, SIGMOID(128, 8, 1, 1, 1)},
     /* The layer on which SonicMoE (arXiv 2512.14080) reports its best rate; attention as Mixtral. */
-    {"sonic-64x4",       4096,  2048,  32,  8, 128, {0},    false, false, SILU, SOFTMAX(64, 4, RENORM_SUM)},
+    {"sonic",            4096,  2048,  32,  8, 128, {0},    false, false, SILU, SOFTMAX(64, 4, RENORM_SUM)},
     {NULL, 0, 0, 0, 0, 0, {0}, false, false, SILU, PICKED(0, 0)},
 };
 /* clang-format on */

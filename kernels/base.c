@@ -154,12 +154,16 @@ uint16_t f32_to_f16(float f)
 
 float e4m3_to_f32(uint8_t b)
 {
-    int exponent = b >> 3 & 15;
-    float mantissa = (float)(b & 7);
-    float value;
+    union {
+        uint32_t u;
+        float f;
+    } v;
+    uint32_t exponent = b >> 3 & 15, mantissa = b & 7;
     if ((b & 0x7f) == 0x7f) return NAN;
-    value = exponent ? ldexpf(mantissa + 8, exponent - 10) : ldexpf(mantissa, -9);
-    return b & 0x80 ? -value : value;
+    v.f = (float)mantissa * 0x1p-9f; /* without an implicit bit, when the exponent is 0 */
+    if (exponent > 0) v.u = (exponent + 127 - 7) << 23 | mantissa << 20;
+    v.u |= (uint32_t)(b & 0x80) << 24;
+    return v.f;
 }
 
 float e8m0_to_f32(uint8_t b)

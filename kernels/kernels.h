@@ -70,6 +70,8 @@ struct linear {
     const struct tensor *w_up, *b_up; /* [E]; NULL unless glu.kind != GLU_NONE */
     struct glu glu;
     const struct ragged *rows;
+    bool
+        checked; /* check_linear has accepted these lists: not each expert is looked at again */
 };
 
 enum norm_kind {
@@ -242,6 +244,10 @@ struct kernels {
 
     /* Which kernel computes such a map, and why, in one line of `size` bytes at most. */
     void (*explain)(struct device *d, const struct linear_kind *kind, char *text, size_t size);
+
+    /* Whether `linear` takes the experts' tensors of this operation, whose x and y may be
+     * without data or rows; NULL where it looks at them one by one anyway. */
+    pm_status (*check_linear)(const struct linear *op);
 
     /* Measures the `which` (bits of enum peak) now, with all threads. */
     pm_status (*measure)(struct device *d, int which, struct peaks *out);

@@ -10,6 +10,7 @@ struct experts {
     struct glu glu;
     const struct tensor *w_gate, *w_up, *w_down; /* [F, D], [F, D], [D, F] of any weight type */
     const struct tensor *b_gate, *b_up, *b_down; /* [F], [F], [D] */
+    bool checked; /* experts_check has accepted them, and they have not changed since */
 };
 
 /* Device arrays for one forward of up to T rows. */
@@ -20,6 +21,10 @@ struct experts_room {
     pm_dtype type; /* of the three: F32 or the backend's narrow type */
     struct routing routing;
 };
+
+/* Whether the backend takes these weights; so that a step need not ask. PM_ERR_ARG or
+ * PM_ERR_UNSUPPORTED with the sentence that experts_forward would give. */
+pm_status experts_check(const struct kernels *k, const struct experts *e);
 
 /* y += factor * sum over k of weight[k] * expert[id[k]](x), k ascending; with gate.scale_input
  * the weights multiply x instead. y is F32 [T, D], x is F32 or narrow [T, D] and may not

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "experts.h"
 #include "model_inside.h"
 
 /* q_start, and of each sequence its length and its blocks. */
@@ -314,18 +313,10 @@ static pm_status route(struct model *m, int layer, int64_t t, struct gate *gate)
 static pm_status experts(struct model *m, int layer, int64_t t)
 {
     const struct config *c = m->c;
-    const struct layer_weights *l = &m->w.layer[layer];
     struct step *s = &m->s;
     struct gate gate;
     TRY(route(m, layer, t, &gate));
-    struct experts e = {.gate = gate,
-                        .glu = c->glu,
-                        .w_gate = l->expert_gate,
-                        .w_up = l->expert_up,
-                        .w_down = l->expert_down,
-                        .b_gate = l->expert_gate_bias,
-                        .b_up = l->expert_up_bias,
-                        .b_down = l->expert_down_bias};
+    struct experts e = model_experts(m, layer, gate);
     struct experts_room room = {s->inner, s->expert, s->scaled, m->narrow, s->routing};
     return experts_forward(m->k, m->d, &e, &room, view(s->x, t, c->hidden),
                            narrow(m, s->h, t, c->hidden), c->residual_scale);
@@ -382,7 +373,7 @@ static pm_status run_step(void *arg)
     return m->out.max_row ? head(m, t, (int)m->out.max_row) : PM_OK;
 }
 
-pm_status model_forward(struct model *m, const struct batch *b, float *logits)
+pm_status model_begin(struct model *m, const struct batch *b)
 {
     /* Of decode steps, one row and its logits for each sequence, all that the host knows is
      * their size. */
@@ -390,8 +381,22 @@ pm_status model_forward(struct model *m, const struct batch *b, float *logits)
         m->k->record_begin && b->n_row == b->n_seq && b->n_row == b->n_out && !m->route;
     TRY(check_batch(m, b));
     TRY(upload_batch(m, b, recorded));
-    TRY(recorded_run(&m->recorded, recorded ? b->n_row : 0, run_step, m));
-    if (!b->n_out) return m->k->sync(m->d);
-    return m->k->download(m->d, logits, m->s.logits,
-                          (size_t)b->n_out * (size_t)m->c->vocab * sizeof *logits);
+    return recorded_run(&m->recorded, recorded ? b->n_row : 0, run_step, m);
+}
+
+pm_status model_end(struct model *m, float *logits)
+{
+    size_t n = (size_t)m->out.max_row * (size_t)m->c->vocab;
+    return n ? m->k->download(m->d, logits, m->s.logits, n * sizeof *logits) : m->k->sync(m->d);
+}
+
+bool model_overlaps(const struct model *m)
+{
+    return !m->k->host_memory;
+}
+
+pm_status model_forward(struct model *m, const struct batch *b, float *logits)
+{
+    TRY(model_begin(m, b));
+    return model_end(m, logits);
 }

@@ -18,7 +18,8 @@
  * colons. Last, `check_value` walks the tree in document order, hands each string its length
  * and rejects duplicate keys. The tree is ours after that, so lengths live in two fields that a
  * reader of cJSON would not use: `valueint` of a member is the length of its key, `valuedouble`
- * of a string the length of its text.
+ * of a string the length of its text. `valuestring` of a number is its spelling, where that
+ * says more than the double: it is freed with the tree.
  *
  * A document may be read from any thread; it is not changed after json_parse. */
 #define _POSIX_C_SOURCE 200809L
@@ -55,7 +56,7 @@ struct keyed {
 struct check {
     struct json_doc *doc;
     const struct json_scan *scan;
-    size_t next_string;
+    size_t next_string, next_number;
     struct keyed *keyed; /* scratch of one object at a time */
     size_t capacity;
 };
@@ -113,12 +114,20 @@ static int next_string_bytes(struct check *k)
     return k->scan->string_bytes[k->next_string++];
 }
 
+static pm_status check_number(struct check *k, cJSON *v)
+{
+    const struct json_lexeme *l = &k->scan->lexeme[k->next_number++];
+    assert(k->next_number <= k->scan->n_number);
+    if (!isfinite(v->valuedouble)) {
+        return json_fail(k->doc, v, "a number that a double can hold");
+    }
+    return l->text ? copy_text(&v->valuestring, l->text, (size_t)l->n) : PM_OK;
+}
+
 /* The scan bounds the recursion. */
 static pm_status check_value(struct check *k, cJSON *v)
 {
-    if (json_is_number(v) && !isfinite(v->valuedouble)) {
-        return json_fail(k->doc, v, "a number that a double can hold");
-    }
+    if (json_is_number(v)) TRY(check_number(k, v));
     if (json_is_string(v)) {
         int bytes = next_string_bytes(k);
         assert(v->valuestring[bytes] == 0);
@@ -148,7 +157,7 @@ static pm_status build_tree(struct json_doc *doc, struct json_scan *s)
     }
     if (*end) return json_scan_fail(s, (size_t)(end - s->text), "more after the JSON value");
     status = check_value(&k, doc->root);
-    assert(status != PM_OK || k.next_string == s->n_string);
+    assert(status != PM_OK || (k.next_string == s->n_string && k.next_number == s->n_number));
     free(k.keyed);
     return status;
 }
@@ -171,6 +180,7 @@ static pm_status parse_terminated(struct json_doc **out, const char *name, const
 done:
     json_free(doc);
     free(s.string_bytes);
+    free(s.lexeme);
     return status;
 }
 
@@ -327,6 +337,11 @@ size_t json_text_bytes(const json *v)
 double json_number(const json *v)
 {
     return json_is_number(v) ? v->valuedouble : 0;
+}
+
+const char *json_number_text(const json *v)
+{
+    return json_is_number(v) ? v->valuestring : NULL;
 }
 
 bool json_true(const json *v)

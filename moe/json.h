@@ -42,6 +42,9 @@ const char *json_text(const json *v); /* of a string */
 size_t json_key_bytes(const json *v);
 size_t json_text_bytes(const json *v);
 double json_number(const json *v); /* of a number, else 0 */
+/* How a number is spelled where that says more than its double: with a point, an exponent, or
+ * more than 15 characters. NULL for others. */
+const char *json_number_text(const json *v);
 bool json_true(const json *v);
 /* Reads an integer value; false when v is not a whole number within +-2^53. */
 bool json_integer(const json *v, int64_t *out);
@@ -77,6 +80,8 @@ void json_put(struct json_out *o, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* The path of v inside doc as text_config.layer_types[3], nothing for the root. */
 void json_put_path(struct json_out *o, const struct json_doc *doc, const json *v);
+/* As they are. */
+void json_put_bytes(struct json_out *o, const char *text, size_t n);
 /* Quoted and escaped; each byte that is not UTF-8 becomes U+FFFD. */
 void json_put_string(struct json_out *o, const char *text, size_t n);
 /* Fills out with the first 100 bytes of text, made fit for a one-line message: what cannot be

@@ -15,7 +15,8 @@
 
 enum {
     MAX_DEPTH = 128,
-    MAX_NUMBER = 63, /* characters of a number that cJSON reads */
+    MAX_NUMBER = 63,   /* characters of a number that cJSON reads */
+    EXACT_DIGITS = 15, /* digits that a double always holds */
 };
 
 size_t json_utf8_bytes(const char *p, size_t n)
@@ -128,6 +129,17 @@ static size_t skip_digits(const struct json_scan *s, size_t at)
     return at;
 }
 
+static pm_status note_number(struct json_scan *s, size_t start, size_t end)
+{
+    const char *text = s->text + start;
+    int n = (int)(end - start);
+    bool plain = n <= EXACT_DIGITS && !memchr(text, '.', end - start) &&
+                 !memchr(text, 'e', end - start) && !memchr(text, 'E', end - start);
+    TRY(grow_array(&s->lexeme, &s->capacity_number, s->n_number + 1, sizeof *s->lexeme));
+    s->lexeme[s->n_number++] = (struct json_lexeme){plain ? NULL : text, n};
+    return PM_OK;
+}
+
 /* RFC 8259, section 6: -? (0 | [1-9] digits) (. digits)? ([eE] [+-]? digits)? The zero after
  * the text ends every loop. */
 static pm_status scan_number(struct json_scan *s)
@@ -151,7 +163,7 @@ static pm_status scan_number(struct json_scan *s)
         return json_scan_fail(s, start, "malformed number");
     if (end - start > MAX_NUMBER) return json_scan_fail(s, start, "number of too many digits");
     s->at = end;
-    return PM_OK;
+    return note_number(s, start, end);
 }
 
 pm_status json_scan_text(struct json_scan *s)

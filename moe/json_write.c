@@ -11,8 +11,7 @@
 
 #include "json_scan.h"
 
-/* Appends n bytes as they are. */
-static void put_bytes(struct json_out *o, const char *text, size_t n)
+void json_put_bytes(struct json_out *o, const char *text, size_t n)
 {
     if (o->status != PM_OK) return;
     o->status = grow_array(&o->text, &o->capacity, o->n + n + 1, 1);
@@ -57,7 +56,7 @@ static void put_escape(struct json_out *o, char c)
 void json_put_string(struct json_out *o, const char *text, size_t n)
 {
     size_t start = 0, at = 0; /* text[start..at) needs no escape and waits to be written */
-    put_bytes(o, "\"", 1);
+    json_put_bytes(o, "\"", 1);
     while (at < n) {
         unsigned char c = (unsigned char)text[at];
         size_t step = json_utf8_bytes(text + at, n - at);
@@ -65,16 +64,16 @@ void json_put_string(struct json_out *o, const char *text, size_t n)
             at += step;
             continue;
         }
-        put_bytes(o, text + start, at - start);
+        json_put_bytes(o, text + start, at - start);
         if (step > 0) {
             put_escape(o, text[at]);
         } else {
-            put_bytes(o, "\xef\xbf\xbd", 3);
+            json_put_bytes(o, "\xef\xbf\xbd", 3);
         }
         start = ++at;
     }
-    put_bytes(o, text + start, at - start);
-    put_bytes(o, "\"", 1);
+    json_put_bytes(o, text + start, at - start);
+    json_put_bytes(o, "\"", 1);
 }
 
 const char *json_excerpt(char out[JSON_EXCERPT], const char *text, size_t n)

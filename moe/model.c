@@ -175,6 +175,15 @@ static pm_status open_device(struct model *m, const char *folder, struct synth_s
     return PM_OK;
 }
 
+static pm_status check_experts(const struct model *m)
+{
+    for (int layer = 0; layer < m->c->n_layer && !m->o.plan_only; layer++) {
+        struct experts e = model_experts(m, layer, m->c->gate);
+        if (m->c->layer[layer].moe) TRY(experts_check(m->k, &e));
+    }
+    return PM_OK;
+}
+
 pm_status model_open(struct model **out, const char *folder, const struct model_options *o)
 {
     struct synth_source *made = NULL;
@@ -191,6 +200,7 @@ pm_status model_open(struct model **out, const char *folder, const struct model_
     TRY_DONE(fill_options(m, o));
     m->o.synthetic = NULL; /* not ours to keep */
     TRY_DONE(open_device(m, folder, made));
+    TRY_DONE(check_experts(m));
     TRY_DONE(take_activations(m));
     TRY_DONE(take_rows(m));
     TRY_DONE(take_rope(m));

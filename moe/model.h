@@ -66,6 +66,12 @@ int model_kernels(struct model *m, int n_row, struct model_kernel *out, int max)
  * batch that is out of range. Not reentrant; the caller's thread does the work of one worker.
  */
 pm_status model_forward(struct model *m, const struct batch *b, float *logits);
+/* The same in two halves: begin enqueues the step and reads *b, end waits for it and brings the
+ * logits. Between them nothing else of the model may be called. */
+pm_status model_begin(struct model *m, const struct batch *b);
+pm_status model_end(struct model *m, float *logits);
+/* Whether the device works between the two, so that the host can do something else. */
+bool model_overlaps(const struct model *m);
 
 /* Called after each gate with the choices of a step: id and weight are host memory [n_row,
  * top_k]. NULL stops. */

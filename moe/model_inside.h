@@ -2,6 +2,7 @@
 #ifndef MOE_MODEL_INSIDE_H
 #define MOE_MODEL_INSIDE_H
 
+#include "moe/experts.h"
 #include "moe/kvpool.h"
 #include "moe/model.h"
 #include "moe/recorded.h"
@@ -50,6 +51,21 @@ struct model {
     int64_t n_block; /* of the pool */
     pm_dtype narrow; /* type of activations that only feed linear maps */
 };
+
+/* The experts of a layer, which model_open has checked; gate with the layer's own top_k. */
+static inline struct experts model_experts(const struct model *m, int layer, struct gate gate)
+{
+    const struct layer_weights *l = &m->w.layer[layer];
+    return (struct experts){.gate = gate,
+                            .glu = m->c->glu,
+                            .w_gate = l->expert_gate,
+                            .w_up = l->expert_up,
+                            .w_down = l->expert_down,
+                            .b_gate = l->expert_gate_bias,
+                            .b_up = l->expert_up_bias,
+                            .b_down = l->expert_down_bias,
+                            .checked = true};
+}
 
 static inline struct tensor view(float *data, int64_t rows, int64_t cols)
 {

@@ -30,6 +30,12 @@ struct added_tokens {
     size_t n, capacity;
     const struct added_token **by_id, **by_content; /* [n] sorted */
     struct finder raw, normalized;
+    /* For texts of two origins: the raw ones, and control tokens that are normalised, by their
+     * contents. What a normalizer makes of a text has no origin any more, so these must be
+     * found before it runs. */
+    struct finder marked;
+    struct added_token *by_raw_content; /* [n_by_raw_content] views of such control tokens */
+    size_t n_by_raw_content;
 };
 
 /* Order */
@@ -124,31 +130,96 @@ static void take_right(const char *text, size_t n, size_t *end)
     }
 }
 
-pm_status added_tokens_split(const struct added_tokens *a, bool normalized, bool plain,
-                             const char *text, size_t n, part_sink sink, void *context)
+static bool is_text(const struct added_token *t, enum added_mode mode)
+{
+    return mode == ADDED_NO_SPECIAL ? t->special : mode == ADDED_NO_CONTROL && t->control;
+}
+
+/* Where the parts of a text go. */
+struct parts {
+    const char *text; /* [n] */
+    size_t n, done;   /* all before `done` is given away */
+    part_sink sink;
+    void *context;
+};
+
+/* A token at [start, end), whose blanks it may take. */
+static pm_status take_token(struct parts *p, const struct added_token *t, size_t start,
+                            size_t end)
+{
+    if (t->left) take_left(p->text, p->done, &start);
+    if (t->right) take_right(p->text, p->n, &end);
+    if (p->done < start) TRY(p->sink(p->context, NULL, p->done, start));
+    if (start < end) TRY(p->sink(p->context, t, start, end));
+    if (start <= end) p->done = end; /* inside those blanks it goes back */
+    return PM_OK;
+}
+
+static pm_status take_rest(struct parts *p)
+{
+    return p->done < p->n ? p->sink(p->context, NULL, p->done, p->n) : PM_OK;
+}
+
+pm_status added_tokens_split(const struct added_tokens *a, bool normalized,
+                             enum added_mode mode, const char *text, size_t n, part_sink sink,
+                             void *context)
 {
     const struct finder *f = normalized ? &a->normalized : &a->raw;
-    size_t done = 0; /* all before it is in parts */
+    struct parts p = {text, n, 0, sink, context};
     for (size_t i = 0; f->n > 0 && i < n;) {
         const struct added_token *t = longest(f, text + i, n - i);
-        size_t start = i, end;
+        size_t start = i;
         if (!t) {
             i++;
             continue;
         }
-        i = end = i + t->n_pattern;
-        if (plain && t->special) continue;
-        if (t->single_word && inside_word(text, n, start, end)) continue;
-        if (t->left) take_left(text, done, &start);
-        if (t->right) take_right(text, n, &end);
-        if (done < start) TRY(sink(context, NULL, done, start));
-        if (start < end) TRY(sink(context, t, start, end));
-        if (start <= end) done = end; /* inside those blanks it goes back */
+        i += t->n_pattern;
+        if (is_text(t, mode)) continue;
+        if (t->single_word && inside_word(text, n, start, i)) continue;
+        TRY(take_token(&p, t, start, i));
     }
-    return done < n ? sink(context, NULL, done, n) : PM_OK;
+    return take_rest(&p);
+}
+
+/* In bytes of the template a match may not reach into the request's: what is left of it there
+ * is looked for anew, shorter. In bytes of the request a control token is stepped over by one
+ * byte only, so that it cannot hide a token of the template that starts inside it. */
+pm_status added_tokens_split_marked(const struct added_tokens *a, const struct marked_text *m,
+                                    part_sink sink, void *context)
+{
+    const struct finder *f = &a->marked;
+    struct parts p = {m->text, m->n, 0, sink, context};
+    const struct text_span *span = m->span;
+    for (size_t i = 0; f->n > 0 && i < m->n;) {
+        const struct added_token *t;
+        size_t start = i;
+        while (span->end <= i) {
+            span++;
+        }
+        t = longest(f, m->text + i, m->n - i);
+        if (t && t->control && !span->request && t->n_pattern > span->end - i) {
+            t = longest(f, m->text + i, span->end - i);
+        }
+        if (!t || (t->control && span->request)) {
+            i++;
+            continue;
+        }
+        i += t->n_pattern;
+        if (t->single_word && inside_word(m->text, m->n, start, i)) continue;
+        TRY(take_token(&p, t, start, i));
+    }
+    return take_rest(&p);
 }
 
 /* Reading */
+
+/* Files declare many markers (<think>, <tool_call>) as no special tokens, so that decoding
+ * keeps them; a model obeys them all the same. */
+static bool is_marker(const char *content, size_t n)
+{
+    return n > 2 && ((content[0] == '<' && content[n - 1] == '>') ||
+                     (content[0] == '[' && content[n - 1] == ']'));
+}
 
 static pm_status read_token(struct added_token *t, struct json_doc *doc, const json *v)
 {
@@ -161,7 +232,9 @@ static pm_status read_token(struct added_token *t, struct json_doc *doc, const j
     TRY(tokenizer_need_bool(doc, v, "normalized", &t->normalized));
     TRY(tokenizer_need_bool(doc, v, "special", &t->special));
     t->id = id;
-    return tokenizer_need_bytes(doc, v, "content", &t->content, &t->n);
+    TRY(tokenizer_need_bytes(doc, v, "content", &t->content, &t->n));
+    t->control = t->special || is_marker(t->content, t->n);
+    return PM_OK;
 }
 
 static pm_status set_pattern(struct added_token *t, const char *name,
@@ -276,14 +349,10 @@ static pm_status check_ids(const struct added_tokens *a, struct json_doc *doc,
     return PM_OK;
 }
 
-static pm_status build_finder(const struct added_tokens *a, struct finder *f, bool normalized)
+/* Puts the patterns that were collected in order. */
+static void sort_finder(struct finder *f)
 {
     size_t n = 0;
-    TRY(alloc_array(&f->pattern, a->n, sizeof *f->pattern, "added tokens"));
-    for (size_t i = 0; i < a->n; i++) {
-        const struct added_token *t = &a->token[i];
-        if (t->normalized == normalized) f->pattern[f->n++] = t;
-    }
     qsort(f->pattern, f->n, sizeof *f->pattern, compare_pattern);
     for (size_t i = 0; i < f->n; i++) {
         const struct added_token *t = f->pattern[i], *last = n > 0 ? f->pattern[n - 1] : NULL;
@@ -298,6 +367,37 @@ static pm_status build_finder(const struct added_tokens *a, struct finder *f, bo
     for (int b = 0; b < 256; b++) {
         f->first[b + 1] += f->first[b];
     }
+}
+
+static pm_status build_finder(const struct added_tokens *a, struct finder *f, bool normalized)
+{
+    TRY(alloc_array(&f->pattern, a->n, sizeof *f->pattern, "added tokens"));
+    for (size_t i = 0; i < a->n; i++) {
+        const struct added_token *t = &a->token[i];
+        if (t->normalized == normalized) f->pattern[f->n++] = t;
+    }
+    sort_finder(f);
+    return PM_OK;
+}
+
+static pm_status build_marked_finder(struct added_tokens *a)
+{
+    struct finder *f = &a->marked;
+    TRY(alloc_array(&f->pattern, a->n, sizeof *f->pattern, "added tokens"));
+    TRY(alloc_array(&a->by_raw_content, a->n, sizeof *a->by_raw_content, "added tokens"));
+    for (size_t i = 0; i < a->n; i++) {
+        const struct added_token *t = &a->token[i];
+        if (!t->normalized) {
+            f->pattern[f->n++] = t;
+        } else if (t->control) {
+            struct added_token *view = &a->by_raw_content[a->n_by_raw_content++];
+            *view = *t;
+            view->pattern = t->content;
+            view->n_pattern = t->n;
+            f->pattern[f->n++] = view;
+        }
+    }
+    sort_finder(f);
     return PM_OK;
 }
 
@@ -331,6 +431,7 @@ pm_status added_tokens_parse(struct added_tokens **out, struct json_doc *doc, co
     TRY_DONE(check_ids(a, doc, v));
     TRY_DONE(build_finder(a, &a->raw, false));
     TRY_DONE(build_finder(a, &a->normalized, true));
+    TRY_DONE(build_marked_finder(a));
     set_skipped(a);
     *out = a;
     a = NULL;
@@ -351,6 +452,8 @@ void added_tokens_free(struct added_tokens *a)
     free(a->by_content);
     free(a->raw.pattern);
     free(a->normalized.pattern);
+    free(a->marked.pattern);
+    free(a->by_raw_content);
     free(a);
 }
 

@@ -3,6 +3,7 @@
 #ifndef RUNTIME_ADDED_TOKENS_H
 #define RUNTIME_ADDED_TOKENS_H
 
+#include "marked_text.h"
 #include "normalizer.h"
 #include "vocabulary.h"
 
@@ -14,6 +15,7 @@ struct added_token {
     bool single_word, left, right; /* not inside a word; takes the blanks on its left, right */
     bool normalized;               /* looked for in the normalised text */
     bool special;
+    bool control; /* special, or with the look of a marker: <...> or [...] */
     bool skipped; /* when special tokens are left out of decoded text */
 };
 
@@ -36,9 +38,21 @@ const struct added_token *added_tokens_by_id(const struct added_tokens *a, int32
 typedef pm_status (*part_sink)(void *context, const struct added_token *token, size_t start,
                                size_t end);
 
-/* Finds the tokens that are looked for in normalised text, or the others. `plain`: special
- * tokens that are found are text. */
-pm_status added_tokens_split(const struct added_tokens *a, bool normalized, bool plain,
-                             const char *text, size_t n, part_sink sink, void *context);
+enum added_mode {
+    ADDED_ALL,
+    ADDED_NO_SPECIAL, /* special tokens that are found are text */
+    ADDED_NO_CONTROL  /* control tokens are */
+};
+
+/* Finds the tokens that are looked for in normalised text, or the others. */
+pm_status added_tokens_split(const struct added_tokens *a, bool normalized,
+                             enum added_mode mode, const char *text, size_t n, part_sink sink,
+                             void *context);
+
+/* Finds the tokens that are looked for in the raw text, and all control tokens by their
+ * contents. Control tokens are found in bytes of the template only, whatever stands beside
+ * them. */
+pm_status added_tokens_split_marked(const struct added_tokens *a, const struct marked_text *m,
+                                    part_sink sink, void *context);
 
 #endif

@@ -30,8 +30,8 @@ struct command {
 };
 
 /* All commands, ending with a NULL name; bench lives in its own folder. */
-extern const struct command run_command, info_command, score_command, tokenize_command,
-    route_command, synth_command, bench_command, devices_command;
+extern const struct command run_command, serve_command, info_command, score_command,
+    tokenize_command, route_command, synth_command, bench_command, devices_command;
 
 struct arguments {
     const char *positional[16];

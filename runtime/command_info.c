@@ -159,8 +159,9 @@ static pm_status print_plan(const char *folder, const struct pm_options *o)
     bytes_text(kv, sizeof kv, (double)p->kv_bytes);
     bytes_text(step, sizeof step, (double)p->step_bytes);
     bytes_text(token, sizeof token, (double)p->kv_token_bytes);
-    printf("\nmemory plan (%s, context %d, steps of %d rows)\n", model_device(model),
-           model_limits(model)->context, model_limits(model)->max_row);
+    printf("\nmemory plan (%s, context %d, steps of %d rows of %d requests)\n",
+           model_device(model), model_limits(model)->context, model_limits(model)->max_row,
+           model_limits(model)->max_seq);
     printf("  weights mapped    %s, read as they are used\n", mapped);
     printf("  weights copied    %s (vectors and gates in float32%s)\n", copied,
            p->transposed_bytes ? ", input-major experts transposed" : "");

@@ -100,6 +100,8 @@ static pm_status open_tools(pm_engine *e)
     const struct config *c = model_config(e->model);
     e->tools.end_id = c->eos;
     e->tools.n_end = c->n_eos;
+    TRY(alloc_array(&e->tools.allowed, (size_t)(c->vocab + 31) / 32, sizeof *e->tools.allowed,
+                    "mask"));
     return sampler_open(&e->tools.sampler, c->vocab);
 }
 
@@ -110,6 +112,7 @@ pm_status pm_engine_open(pm_engine **out, const char *path, const pm_options *op
     pm_status status;
     TRY(alloc_array(&e, 1, sizeof *e, "engine"));
     pthread_mutex_init(&e->lock, NULL);
+    pthread_mutex_init(&e->vocabulary_lock, NULL);
     pthread_cond_init(&e->work, NULL);
     pthread_cond_init(&e->done, NULL);
     e->last_job = &e->job;
@@ -122,6 +125,9 @@ pm_status pm_engine_open(pm_engine **out, const char *path, const pm_options *op
     TRY_DONE(open_scheduler(e, options));
     TRY_DONE(engine_batch_open(&e->batch, e->model));
     TRY_DONE(open_tools(e));
+    TRY_DONE(alloc_array(&e->told, (size_t)model_limits(e->model)->max_seq, sizeof *e->told,
+                         "requests"));
+    e->overlaps = model_overlaps(e->model);
     *out = e;
     e = NULL;
 done:
@@ -146,12 +152,16 @@ void pm_engine_close(pm_engine *e)
     scheduler_close(&e->scheduler);
     engine_batch_close(&e->batch);
     sampler_close(e->tools.sampler);
+    free(e->tools.allowed);
+    free(e->told);
+    grammar_vocabulary_close(e->vocabulary);
     model_close(e->model);
     tokenizer_close(e->tokenizer);
     free(e->expert_count);
     pthread_cond_destroy(&e->work);
     pthread_cond_destroy(&e->done);
     pthread_mutex_destroy(&e->lock);
+    pthread_mutex_destroy(&e->vocabulary_lock);
     free(e);
 }
 

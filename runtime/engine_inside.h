@@ -33,6 +33,11 @@ struct pm_engine {
     struct tokenizer *tokenizer;
     struct engine_batch batch;
     struct request_tools tools;
+    pm_request **told; /* [n_told] of [max_seq]: have a token, or an end, to be told */
+    int32_t n_told;
+    bool overlaps;                         /* tell while the device computes the next step */
+    struct grammar_vocabulary *vocabulary; /* from the first schema on, under its own lock */
+    pthread_mutex_t vocabulary_lock;
     atomic_uint_fast64_t *expert_count; /* [n_layer, n_expert] */
 
     pthread_mutex_t lock;

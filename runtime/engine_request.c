@@ -28,6 +28,26 @@ static void wake(pm_engine *e)
     pthread_cond_signal(&e->work);
 }
 
+/* The bytes of all tokens, for grammars: built once, when the first asks. */
+static pm_status need_vocabulary(pm_engine *e)
+{
+    const struct config *c = model_config(e->model);
+    pm_status status = PM_OK;
+    if (!e->tokenizer) {
+        return fail(PM_ERR_UNSUPPORTED, "schema: the model's folder has no tokenizer.json");
+    }
+    if (!c->n_eos) {
+        return fail(PM_ERR_UNSUPPORTED, "schema: the model has no token that ends a text");
+    }
+    pthread_mutex_lock(&e->vocabulary_lock);
+    if (!e->vocabulary) {
+        status =
+            grammar_vocabulary_open(&e->vocabulary, e->tokenizer, c->vocab, c->eos, c->n_eos);
+    }
+    pthread_mutex_unlock(&e->vocabulary_lock);
+    return status;
+}
+
 pm_status engine_submit(pm_request **out, pm_engine *e, const int32_t *ids, size_t n_id,
                         const pm_params *params, const struct engine_calls *calls)
 {
@@ -39,6 +59,10 @@ pm_status engine_submit(pm_request **out, pm_engine *e, const int32_t *ids, size
     int64_t now = now_us();
     pm_request *r;
     pm_status status;
+    if (params->schema) {
+        TRY(need_vocabulary(e));
+        room.vocabulary = e->vocabulary;
+    }
     TRY(request_open(&r, &room, ids, n_id, params));
     r->call = calls->token;
     r->end = calls->end;

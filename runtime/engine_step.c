@@ -1,10 +1,16 @@
-/* engine_step.c - the engine's thread: plan, compute, sample, give out; again.
+/* engine_step.c - the engine's thread: plan, compute, sample, tell; again.
  *
  * A step: the scheduler seats requests and takes out the cancelled (under the lock); callers of
  * prompts are asked whether to go on; the scheduler plans rows (under the lock); the model
- * computes them; for each row that was the newest of its sequence a token is sampled and given
- * out. Callbacks run on this thread without the lock. A request that ends leaves the scheduler
- * first, so that its blocks are free before its caller knows.
+ * computes them; for each row that was the newest of its sequence a token is sampled. Then the
+ * tokens are told: turned into text, searched for stop texts, given to callbacks, which run on
+ * this thread without the lock. A request that ends leaves the scheduler first, so that its
+ * blocks are free before its caller knows.
+ *
+ * Where the device works by itself, telling waits until the next step is enqueued: the host
+ * turns step n into text while the device computes step n + 1. Only sampling lies between two
+ * steps. When a text turns out to be at its end, its row of step n + 1 was computed for
+ * nothing.
  *
  * What fails belongs to somebody: logits that are not numbers to their request, a step of the
  * model to all that were running. The engine goes on with the others. */
@@ -168,34 +174,67 @@ static float *give_part(pm_engine *e, const struct schedule_part *p, float *logi
         request_take_row(r, &e->tools, p->first + j, logits + (size_t)j * vocab);
     }
     logits += (size_t)(r->schedule.every_row ? p->n_row : p->sample) * vocab;
-    if (p->sample) request_sample(r, &e->tools, logits - vocab);
+    if (p->sample) request_pick(r, &e->tools, logits - vocab);
     return logits;
 }
 
-/* Samples and gives out, then ends those that ended. */
-static void give_out(pm_engine *e, struct schedule_part *part, int32_t n_part, int32_t n_row)
+/* Samples; those that have something to be told are noted, those that ended have left the
+ * scheduler. */
+static void sample(pm_engine *e, const struct schedule_part *part, int32_t n_part,
+                   int32_t n_row)
 {
     double bytes = model_step_bytes(e->model, n_row) / n_part;
     float *logits = e->batch.logits;
     uint64_t n_generated = 0;
-    int32_t n_end = 0;
     for (int32_t i = 0; i < n_part; i++) {
         pm_request *r = request_of(part[i].request);
         int32_t before = r->result.n_generated;
         if (before) r->result.generate_bytes += bytes;
         logits = give_part(e, &part[i], logits);
         n_generated += (uint64_t)(r->result.n_generated - before);
-        if (r->ending) part[n_end++] = part[i];
+        if (r->has_fresh || r->ending) e->told[e->n_told++] = r;
     }
     pthread_mutex_lock(&e->lock);
     e->n_generated += n_generated;
-    for (int32_t i = 0; i < n_end; i++) {
-        scheduler_end(&e->scheduler, part[i].request);
+    for (int32_t i = 0; i < e->n_told; i++) {
+        if (e->told[i]->ending) scheduler_end(&e->scheduler, &e->told[i]->schedule);
     }
     pthread_mutex_unlock(&e->lock);
-    for (int32_t i = 0; i < n_end; i++) {
-        tell_end(e, request_of(part[i].request));
+}
+
+/* Who ends by what it was told while its next row is computed leaves with the next step. */
+static void end_later(pm_engine *e, pm_request *r)
+{
+    pthread_mutex_lock(&e->lock);
+    r->schedule.cancelled = true;
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void tell(pm_engine *e, bool in_flight)
+{
+    int32_t n = e->n_told;
+    e->n_told = 0;
+    for (int32_t i = 0; i < n; i++) {
+        pm_request *r = e->told[i];
+        bool has_ended = r->ending;
+        request_tell(r);
+        if (has_ended) {
+            tell_end(e, r);
+        } else if (r->ending && in_flight) {
+            end_later(e, r);
+        } else if (r->ending && r->schedule.state != SCHEDULE_NONE) {
+            end(e, r); /* else it was swept, and ends there */
+        }
     }
+}
+
+static pm_status compute(pm_engine *e, const struct batch *b, bool counting)
+{
+    pm_status status;
+    model_on_route(e->model, counting ? count_experts : NULL, e);
+    status = model_begin(e->model, b);
+    tell(e, true);
+    return status == PM_OK ? model_end(e->model, e->batch.logits) : status;
 }
 
 static void step(pm_engine *e)
@@ -211,8 +250,7 @@ static void step(pm_engine *e)
     pthread_mutex_unlock(&e->lock);
     if (plan->n_part == 0) return;
     b = fill(&e->batch, plan);
-    model_on_route(e->model, counting ? count_experts : NULL, e);
-    status = model_forward(e->model, &b, e->batch.logits);
+    status = compute(e, &b, counting);
     if (status != PM_OK) {
         fail_running(e, status);
         return;
@@ -220,7 +258,8 @@ static void step(pm_engine *e)
     pthread_mutex_lock(&e->lock);
     scheduler_done(&e->scheduler, now_us() - start);
     pthread_mutex_unlock(&e->lock);
-    give_out(e, plan->part, b.n_seq, b.n_row);
+    sample(e, plan->part, b.n_seq, b.n_row);
+    if (!e->overlaps) tell(e, false);
 }
 
 /* ------------------------------------------------------------------ the thread */
@@ -234,6 +273,7 @@ static void run_jobs(pm_engine *e)
         if (!e->job) e->last_job = &e->job;
         scheduler_preempt_all(&e->scheduler);
         pthread_mutex_unlock(&e->lock);
+        tell(e, false);
         w->status = w->job(e->model, w->arg);
         if (w->status != PM_OK) snprintf(w->error, sizeof w->error, "%s", pm_last_error());
         pthread_mutex_lock(&e->lock);
@@ -242,24 +282,34 @@ static void run_jobs(pm_engine *e)
     }
 }
 
+/* Everything between two steps that is not the lock's. */
+static void turn(pm_engine *e, bool has_work)
+{
+    /* Who leaves is told first what it has. */
+    if (!has_work || e->scheduler.ended) tell(e, false);
+    end_swept(e);
+    ask_prompts(e);
+    if (has_work) step(e);
+}
+
 void *engine_main(void *engine)
 {
     pm_engine *e = engine;
+    bool has_work;
     pthread_mutex_lock(&e->lock);
     for (;;) {
         run_jobs(e);
         if (e->closing) scheduler_cancel_all(&e->scheduler);
         scheduler_admit(&e->scheduler, now_us());
-        if (!scheduler_has_work(&e->scheduler)) {
+        has_work = scheduler_has_work(&e->scheduler);
+        if (!has_work && !e->n_told) {
             e->mark_us = 0;
             if (e->closing) break;
             pthread_cond_wait(&e->work, &e->lock);
             continue;
         }
         pthread_mutex_unlock(&e->lock);
-        end_swept(e);
-        ask_prompts(e);
-        step(e);
+        turn(e, has_work);
         pthread_mutex_lock(&e->lock);
         e->mark_us = now_us();
     }

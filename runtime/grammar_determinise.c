@@ -187,6 +187,8 @@ static pm_status build(struct copy *c, uint32_t first, uint32_t *start)
 {
     bool cut[257];
     c->epoch++;
+    /* A set may be empty, but not at no address. */
+    TRY(grow_array(&c->member, &c->member_capacity, 1, sizeof *c->member));
     TRY(reach(c, first));
     TRY(intern(c, 0, 0, CHARS_START, start));
     for (size_t i = 0; i < c->n_set; i++) {

@@ -166,6 +166,8 @@ static pm_status fill(pm_layer *l, const pm_layer_weights *w, const pm_layer_opt
     l->gate = tensor_view((void *)(uintptr_t)w->gate, s->gate_type, s->n_expert, s->hidden);
     l->gate_bias = tensor_view((void *)(uintptr_t)w->gate_bias, PM_F32, 1, s->n_expert);
     l->select_bias = w->select_bias;
+    TRY(experts_check(k, &l->experts));
+    l->experts.checked = true;
     if (s->y_type != PM_F32) TRY(make_plain(l));
     TRY(k->reserve(l->machine->d, l->max_row * s->top_k, widest, 0));
     /* What was enqueued here must be done before a step comes on another stream. */

@@ -6,7 +6,7 @@
 #include "runtime/command.h"
 
 static const struct command *const commands[] = {
-    &run_command,   &info_command,  &score_command, &tokenize_command,
+    &run_command,   &serve_command, &info_command,  &score_command,   &tokenize_command,
     &route_command, &bench_command, &synth_command, &devices_command,
 };
 enum { N_COMMAND = sizeof commands / sizeof *commands };

@@ -61,6 +61,7 @@ static pm_status open_schedule(struct schedule_request *s, const struct request_
     s->max_token = (int32_t)min_i64(most, room->context);
     s->priority = p->priority;
     s->key = p->key;
+    s->salt = p->salt;
     s->every_row = p->n_prompt_logprob >= 0;
     TRY(alloc_array(&s->token, (size_t)s->max_token + 1, sizeof *s->token, "tokens"));
     TRY(alloc_array(&s->block, (size_t)scheduler_blocks(s->max_token), sizeof *s->block,
@@ -121,6 +122,10 @@ pm_status request_open(pm_request **out, const struct request_room *room, const 
     TRY_DONE(alloc_array(&r->top, (size_t)n_top, sizeof *r->top, "logprobs"));
     TRY_DONE(copy_sampling(&r->sampling, p, room->vocab));
     TRY_DONE(open_texts(r, room->tokenizer));
+    if (p->schema) {
+        TRY_DONE(grammar_open(&r->grammar, p->schema, p->n_schema));
+        TRY_DONE(grammar_state_open(&r->state, r->grammar, room->vocabulary));
+    }
     *out = r;
     r = NULL;
 done:
@@ -138,6 +143,8 @@ void request_close(pm_request *r)
     free(r->gate.held);
     free(r->top);
     free((void *)r->sampling.bias);
+    grammar_state_close(r->state);
+    grammar_close(r->grammar);
     detokenizer_close(r->detokenizer);
     detokenizer_close(r->prompt_detokenizer);
     free(r->schedule.token);
@@ -196,10 +203,11 @@ static size_t find_stop(const struct text_gate *g, bool *complete)
 
 /* Adds text and gives out the token with what cannot belong to a stop text; `last`: with all
  * that is not a whole stop text. */
-static pm_status give(pm_request *r, pm_token *token, const char *text, size_t n, bool last)
+static pm_status give(pm_request *r, pm_token *token, const char *text, size_t n, bool last,
+                      bool *go_on)
 {
     struct text_gate *g = &r->gate;
-    bool complete = false, go_on;
+    bool complete = false;
     size_t ready;
     TRY(hold(g, text, n));
     ready = find_stop(g, &complete);
@@ -207,14 +215,9 @@ static pm_status give(pm_request *r, pm_token *token, const char *text, size_t n
     if (complete) g->stopped = true;
     token->text = g->held;
     token->n_text = ready;
-    go_on = !r->call || r->call(r->arg, token);
+    *go_on = !r->call || r->call(r->arg, token);
     memmove(g->held, g->held + ready, g->n_held - ready);
     g->n_held -= ready;
-    if (g->stopped) {
-        request_finish(r, PM_FINISH_STOP);
-    } else if (!go_on) {
-        request_finish(r, PM_FINISH_CALLER);
-    }
     return PM_OK;
 }
 
@@ -223,10 +226,11 @@ static pm_status flush(pm_request *r)
     pm_token none = {.id = -1};
     const char *text = "";
     size_t n = 0;
+    bool go_on;
     if (r->gate.stopped || r->schedule.n_token == r->schedule.n_prompt) return PM_OK;
     if (r->detokenizer) TRY(detokenizer_flush(r->detokenizer, &text, &n));
     if (n == 0 && r->gate.n_held == 0) return PM_OK;
-    return give(r, &none, text, n, true);
+    return give(r, &none, text, n, true, &go_on);
 }
 
 void request_end(pm_request *r)
@@ -307,47 +311,37 @@ static bool is_end(const struct request_tools *t, int32_t id)
     return false;
 }
 
-static pm_status pick(pm_request *r, const struct request_tools *t, float *logits,
-                      struct candidate *out)
+static pm_status pick(pm_request *r, const struct request_tools *t, float *logits)
 {
-    const struct schedule_request *s = &r->schedule;
+    struct schedule_request *s = &r->schedule;
     struct sampling_input in = {.logits = logits,
                                 .token = s->token,
                                 .n_token = s->n_token,
                                 .n_prompt = s->n_prompt,
                                 .index = s->n_token};
-    bool may_end = r->result.n_generated >= r->params.min_tokens;
+    /* A grammar says itself when the text may end. */
+    bool may_end = r->state || r->result.n_generated >= r->params.min_tokens;
+    if (r->state) {
+        TRY(grammar_allowed(r->state, t->allowed));
+        in.allowed = t->allowed;
+    }
     for (int32_t i = 0; !may_end && i < t->n_end; i++) {
         logits[t->end_id[i]] = -INFINITY;
     }
-    TRY(sampler_pick(t->sampler, &r->sampling, &in, out));
+    TRY(sampler_pick(t->sampler, &r->sampling, &in, &r->fresh));
     if (r->params.n_logprob) sampler_top(t->sampler, r->params.n_logprob, r->top);
-    return PM_OK;
-}
-
-static pm_status sample(pm_request *r, const struct request_tools *t, float *logits)
-{
-    struct schedule_request *s = &r->schedule;
-    pm_token token = {.n_top = r->params.n_logprob,
-                      .top = (const pm_candidate *)(const void *)r->top};
-    struct candidate c;
-    const char *text = "";
-    size_t n = 0;
-    TRY(pick(r, t, logits, &c));
-    if (!r->params.ignore_eos && is_end(t, c.id)) {
+    if ((r->state || !r->params.ignore_eos) && is_end(t, r->fresh.id)) {
         request_finish(r, PM_FINISH_EOS);
         return PM_OK;
     }
-    token.id = c.id;
-    token.logprob = c.logprob;
-    s->token[s->n_token++] = c.id;
+    if (r->state) TRY(grammar_accept(r->state, r->fresh.id));
+    s->token[s->n_token++] = r->fresh.id;
     r->result.n_generated++;
-    r->gate.armed = r->result.n_generated > r->params.min_tokens;
-    if (r->detokenizer) TRY(detokenizer_add(r->detokenizer, c.id, &text, &n));
-    return give(r, &token, text, n, false);
+    r->has_fresh = true;
+    return PM_OK;
 }
 
-void request_sample(pm_request *r, const struct request_tools *t, float *logits)
+void request_pick(pm_request *r, const struct request_tools *t, float *logits)
 {
     const struct schedule_request *s = &r->schedule;
     pm_status status = PM_OK;
@@ -358,10 +352,39 @@ void request_sample(pm_request *r, const struct request_tools *t, float *logits)
         r->result.prompt_us = now - s->start_us;
     }
     r->result.generate_us = now - r->first_us;
-    if (r->params.max_tokens > 0) status = sample(r, t, logits);
+    if (r->params.max_tokens > 0) status = pick(r, t, logits);
     if (status != PM_OK) {
         request_fail(r, status);
     } else if (r->result.n_generated >= r->params.max_tokens || s->n_token > s->max_token) {
         request_finish(r, PM_FINISH_LENGTH);
+    }
+}
+
+static pm_status tell(pm_request *r, bool *go_on)
+{
+    pm_token token = {.id = r->fresh.id,
+                      .logprob = r->fresh.logprob,
+                      .n_top = r->params.n_logprob,
+                      .top = (const pm_candidate *)(const void *)r->top};
+    const char *text = "";
+    size_t n = 0;
+    r->gate.armed = r->result.n_generated > r->params.min_tokens;
+    if (r->detokenizer) TRY(detokenizer_add(r->detokenizer, token.id, &text, &n));
+    return give(r, &token, text, n, false, go_on);
+}
+
+void request_tell(pm_request *r)
+{
+    bool go_on = true;
+    pm_status status;
+    if (!r->has_fresh) return;
+    r->has_fresh = false;
+    status = tell(r, &go_on);
+    if (status == PM_OK && go_on && !r->gate.stopped) return;
+    r->ending = false; /* this is a better reason than its length */
+    if (status != PM_OK) {
+        request_fail(r, status);
+    } else {
+        request_finish(r, r->gate.stopped ? PM_FINISH_STOP : PM_FINISH_CALLER);
     }
 }

@@ -5,6 +5,7 @@
 #ifndef RUNTIME_REQUEST_H
 #define RUNTIME_REQUEST_H
 
+#include "runtime/grammar.h"
 #include "runtime/sampling.h"
 #include "runtime/scheduler.h"
 #include "runtime/tokenizer.h"
@@ -33,9 +34,13 @@ struct pm_request {
     struct sampling sampling;
     struct detokenizer *detokenizer, *prompt_detokenizer; /* NULL: no tokenizer, not wanted */
     struct text_gate gate;
-    struct candidate *top; /* [most candidates] */
-    int32_t n_reported;    /* prompt tokens given out */
-    int64_t first_us;      /* time of the first new token */
+    struct grammar *grammar; /* of params.schema, or NULL */
+    struct grammar_state *state;
+    struct candidate *top;  /* [most candidates] */
+    int32_t n_reported;     /* prompt tokens given out */
+    struct candidate fresh; /* sampled and not told yet; its candidates are in `top` */
+    bool has_fresh;
+    int64_t first_us; /* time of the first new token */
     pm_result result;
     pm_status status;
     char error[512];
@@ -46,7 +51,8 @@ struct pm_request {
 /* What a request needs to know of its engine. */
 struct request_room {
     pm_engine *engine;
-    const struct tokenizer *tokenizer; /* or NULL */
+    const struct tokenizer *tokenizer;           /* or NULL */
+    const struct grammar_vocabulary *vocabulary; /* where params.schema is set */
     int32_t vocab, context;
 };
 
@@ -60,6 +66,7 @@ struct request_tools {
     struct sampler *sampler;
     const int32_t *end_id; /* [n_end] */
     int32_t n_end;
+    uint32_t *allowed; /* [ceil(V / 32)] scratch */
 };
 
 /* The logits of a prompt's row: what was asked for of it is given out. Failures and a caller
@@ -67,9 +74,11 @@ struct request_tools {
 void request_take_row(pm_request *r, const struct request_tools *t, int32_t position,
                       const float *logits);
 
-/* The logits after the last token: samples the next, which is appended to schedule.token, and
- * gives its text out. `ending` is set with it, or without, when it was the last. */
-void request_sample(pm_request *r, const struct request_tools *t, float *logits);
+/* The logits after the last token: samples the next, which is appended to schedule.token and
+ * waits to be told. `ending` is set when it was the last, or when there is none. */
+void request_pick(pm_request *r, const struct request_tools *t, float *logits);
+/* Gives the sampled token and its text out, where there is one; may set `ending`. */
+void request_tell(pm_request *r);
 
 /* It ends with a failure of this status and pm_last_error's sentence. */
 void request_fail(pm_request *r, pm_status status);

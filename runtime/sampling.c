@@ -18,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 16 };
-
 struct sampler {
     int n;
     const float *logits;    /* [n] of the last pick, after all changes; borrowed */
@@ -154,73 +152,103 @@ static void mask(float *logits, int n, const uint32_t *allowed)
 
 /* ------------------------------------------------------------------ passes over all */
 
+/* The passes are written in vectors of four numbers, which every processor has, and some of
+ * them side by side: each is its own sequence of operations, so the bits are the same
+ * everywhere. */
+typedef float floats __attribute__((vector_size(16)));
+typedef int32_t ints __attribute__((vector_size(16)));
+typedef float two_floats __attribute__((vector_size(8)));
+typedef double doubles __attribute__((vector_size(16)));
+enum { WIDE = 4, SIDES = 4, LANES = WIDE * SIDES };
+
+static inline floats choose(ints mask, floats yes, floats no)
+{
+    return (floats)((mask & (ints)yes) | (~mask & (ints)no));
+}
+
+static inline floats load(const float *p)
+{
+    floats x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
 /* The largest logit; NAN when one of them is. */
 static float largest(const float *logits, int n)
 {
-    float lane[LANES], top;
-    int bad[LANES] = {0}, any = 0, i = 0;
-    for (int j = 0; j < LANES; j++) {
-        lane[j] = -INFINITY;
+    floats top[SIDES];
+    ints bad = {0};
+    float best = -INFINITY;
+    int any = 0, i = 0;
+    for (int s = 0; s < SIDES; s++) {
+        top[s] = (floats){-INFINITY, -INFINITY, -INFINITY, -INFINITY};
     }
     for (; i + LANES <= n; i += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            float x = logits[i + j];
-            lane[j] = x > lane[j] ? x : lane[j];
-            bad[j] |= x != x;
+        for (int s = 0; s < SIDES; s++) {
+            floats x = load(logits + i + s * WIDE);
+            top[s] = choose(x > top[s], x, top[s]);
+            bad |= x != x;
         }
     }
-    top = -INFINITY;
     for (int j = 0; j < LANES; j++) {
-        top = lane[j] > top ? lane[j] : top;
-        any |= bad[j];
+        float x = top[j / WIDE][j % WIDE];
+        best = x > best ? x : best;
+        any |= bad[j % WIDE];
     }
     for (; i < n; i++) {
-        top = logits[i] > top ? logits[i] : top;
+        best = logits[i] > best ? logits[i] : best;
         any |= logits[i] != logits[i];
     }
-    return any ? NAN : top;
+    return any ? NAN : best;
 }
 
-/* exp(x) of x <= 0 to 2 units in the last place of a float; 0 from -87 on. x = k ln 2 + r with
+/* exp(x) of x <= 0 to 2 units in the last place of a float; 0 under -87. x = k ln 2 + r with
  * |r| <= ln 2 / 2, exp(r) by its series to r^7. */
-static inline float quick_exp(float x)
+static inline floats quick_exp(floats x)
 {
-    union {
-        int32_t i;
-        float f;
-    } two_to_k;
-    float y = x < -87 ? -87 : x, k, r, p;
-    k = y * 1.44269504f + 12582912.0f; /* rounds: 1.5 * 2^23 leaves no fraction */
-    two_to_k.f = k;
+    const floats least = {-87, -87, -87, -87};
+    ints tiny = x < least;
+    floats y = choose(tiny, least, x);
+    floats k = y * 1.44269504f + 12582912.0f; /* rounds: 1.5 * 2^23 leaves no fraction */
+    ints two_to_k = ((ints)k << 23) + 0x3f800000;
+    floats r, p;
     k -= 12582912.0f;
     r = (y - k * 0.693359375f) + k * 2.12194440e-4f;
-    p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
+    p = r * (1.0f / 5040) + 1.0f / 720;
     p = p * r + 1.0f / 120;
     p = p * r + 1.0f / 24;
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
     p = p * r + 1;
     p = p * r + 1;
-    two_to_k.i = (int32_t)((uint32_t)two_to_k.i << 23) + 0x3f800000;
-    return x < -87 ? 0 : p * two_to_k.f;
+    p *= (floats)two_to_k;
+    return (floats)(~tiny & (ints)p);
 }
 
 /* log of the sum of exp(logits), none of which is over `top`. */
 static double log_sum_of(const float *logits, int n, float top)
 {
-    double sum[LANES] = {0}, all = 0;
-    int i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            sum[j] += (double)quick_exp(logits[i + j] - top);
+    doubles sum[2 * SIDES] = {{0}};
+    double all = 0;
+    for (int i = 0; i < n; i += LANES) {
+        float part[LANES];
+        const float *at = logits + i;
+        if (n - i < LANES) {
+            for (int j = 0; j < LANES; j++) {
+                part[j] = j < n - i ? logits[i + j] : -INFINITY;
+            }
+            at = part;
+        }
+        for (int s = 0; s < SIDES; s++) {
+            floats x = quick_exp(load(at + s * WIDE) - top);
+            two_floats half[2];
+            memcpy(half, &x, sizeof x);
+            sum[2 * s] += __builtin_convertvector(half[0], doubles);
+            sum[2 * s + 1] += __builtin_convertvector(half[1], doubles);
         }
     }
-    for (int j = 0; j < LANES; j++) {
-        all += sum[j];
-    }
-    for (; i < n; i++) {
-        all += (double)quick_exp(logits[i] - top);
+    for (int j = 0; j < 2 * SIDES; j++) {
+        all += sum[j][0] + sum[j][1];
     }
     return top + log(all);
 }
@@ -282,17 +310,32 @@ static float logprob_of(const struct sampler *s, int32_t id)
     return (float)(s->logits[id] - s->log_sum);
 }
 
+/* Whether one of LANES logits is at least `cut`. */
+static bool any_over(const float *logits, float cut)
+{
+    ints over = {0};
+    for (int s = 0; s < SIDES; s++) {
+        over |= load(logits + s * WIDE) >= cut;
+    }
+    return over[0] | over[1] | over[2] | over[3];
+}
+
 /* Those of at least `floor` in the order of their ids; returns the sum of their probabilities.
  */
 static double collect(struct sampler *s, double floor)
 {
+    float cut = (float)(floor + s->log_sum - 0.01); /* no logit under this is over the floor */
     double sum = 0;
     s->n_heap = 0;
-    for (int i = 0; i < s->n; i++) {
-        float p = logprob_of(s, i);
-        if (!(p >= floor) || p == -INFINITY) continue;
-        s->heap[s->n_heap++] = (struct candidate){i, p};
-        sum += exp(p);
+    for (int i = 0; i < s->n; i += LANES) {
+        int end = s->n - i < LANES ? s->n : i + LANES;
+        if (end - i == LANES && !any_over(s->logits + i, cut)) continue;
+        for (int j = i; j < end; j++) {
+            float p = logprob_of(s, j);
+            if (!(p >= floor) || p == -INFINITY) continue;
+            s->heap[s->n_heap++] = (struct candidate){j, p};
+            sum += exp(p);
+        }
     }
     return sum;
 }
@@ -314,19 +357,21 @@ static struct candidate pop(struct sampler *s)
     return best;
 }
 
-/* Less likely than the best by this factor's logarithm: looked at only when the others do not
- * suffice. */
-static const double LIKELY = 12;
+/* How much less likely than the best, as logarithms: tokens under it are looked at only when
+ * those over it do not suffice. */
+static const double likely[] = {2, 5, 12, INFINITY};
 
 /* The best tokens: at most n, holding `mass` of the probability, none under `floor`. They end
  * up at the end of s->heap, the best last; returns how many. */
 static int truncate_best(struct sampler *s, int n, double mass, double floor)
 {
-    double likely = logprob_of(s, s->best) - LIKELY, sum = 0;
+    double best = logprob_of(s, s->best), sum = 0, least;
     int taken = 0, n_all;
-    if (likely < floor) likely = floor;
-    sum = collect(s, likely);
-    if (likely > floor && (s->n_heap < n && sum < mass * (1 + 1e-9))) collect(s, floor);
+    for (const double *l = likely;; l++) {
+        least = best - *l > floor ? best - *l : floor;
+        sum = collect(s, least);
+        if (least == floor || s->n_heap >= n || sum >= mass * (1 + 1e-9)) break;
+    }
     if (n > s->n_heap) n = s->n_heap;
     n_all = s->n_heap;
     make_heap(s);
@@ -362,6 +407,47 @@ static struct candidate draw(const struct sampler *s, int n, double temperature,
         if (u * sum < at) return s->heap[i];
     }
     return s->heap[0];
+}
+
+/* exp(logit / temperature) of LANES tokens from i on, relative to the best; returns their sum.
+ */
+static double weights(const struct sampler *s, int i, float per_temperature, float w[LANES])
+{
+    const float top = s->logits[s->best];
+    double sum = 0;
+    for (int j = 0; j < LANES; j++) {
+        w[j] = i + j < s->n ? s->logits[i + j] : -INFINITY;
+    }
+    for (int side = 0; side < SIDES; side++) {
+        floats x = quick_exp((load(w + side * WIDE) - top) * per_temperature);
+        memcpy(w + side * WIDE, &x, sizeof x);
+    }
+    for (int j = 0; j < LANES; j++) {
+        sum += (double)w[j];
+    }
+    return sum;
+}
+
+/* From all tokens, in the order of their ids: one pass for the sum, one to where the draw
+ * falls. */
+static struct candidate draw_any(const struct sampler *s, float temperature, double u)
+{
+    float w[LANES], per_temperature = 1 / temperature;
+    double sum = 0, at = 0;
+    if (!(per_temperature < 1e30f)) per_temperature = 1e30f; /* -0 * inf is no weight */
+    for (int i = 0; i < s->n; i += LANES) {
+        sum += weights(s, i, per_temperature, w);
+    }
+    for (int i = 0; i < s->n; i += LANES) {
+        double here = weights(s, i, per_temperature, w), before = at;
+        at += here;
+        if (u * sum >= at) continue;
+        for (int j = 0; j < LANES; j++) {
+            before += (double)w[j];
+            if (u * sum < before) return (struct candidate){i + j, logprob_of(s, i + j)};
+        }
+    }
+    return (struct candidate){s->best, logprob_of(s, s->best)};
 }
 
 static pm_status look(struct sampler *s, const float *logits)
@@ -401,9 +487,12 @@ pm_status sampler_pick(struct sampler *s, const struct sampling *o,
     if (o->top_k > 0 || o->top_p < 1) {
         double mass = o->top_p < 1 ? (double)o->top_p : INFINITY;
         n = truncate_best(s, o->top_k > 0 ? o->top_k : s->n, mass, floor);
-    } else {
+    } else if (o->min_p > 0) {
         collect(s, floor);
         n = s->n_heap;
+    } else {
+        *out = draw_any(s, o->temperature, uniform(o->seed, in->index));
+        return PM_OK;
     }
     *out = draw(s, n, (double)o->temperature, uniform(o->seed, in->index));
     return PM_OK;

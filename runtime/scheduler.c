@@ -1,33 +1,20 @@
-/* scheduler.c - admission, preemption and the rows of a step.
+/* scheduler.c - queues, admission, preemption.
  *
  * Blocks for all tokens that a request has are taken when it is seated, so a prompt that has
  * begun never waits for memory; a decode row takes one block each KV_BLOCK tokens, and only
- * then somebody can be preempted. All that happens before the step is planned: a planned row is
- * computed.
- *
- * A block is published when its last row is planned, before it is computed: within a step each
- * layer writes the keys of all rows before any row attends, so that another request may read
- * them in the same step. Sixteen answers to one new prompt compute it once.
- *
- * How many rows prompts may have beside running sequences is controlled, not modelled: the cost
- * of a row depends on how many experts its neighbours visit. Steps without prompts are timed by
- * number of sequences; a step with prompts that took longer than `stretch` times that shrinks
- * the next piece in proportion, a shorter one lets it grow. Where more prompts wait than
- * sequences run, as at the beginning of a burst, the limit rises with their ratio: few must not
- * make many wait. Every MEASURE_EVERY such steps one leaves prompts out to measure again. */
+ * then somebody can be preempted. All that happens before the step is planned
+ * (scheduler_step.c): a planned row is computed. */
 #include "scheduler.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/scheduler_inside.h"
+
 enum {
-    BLOCK = 16,
-    QUANTUM = 512,    /* tokens of a key's turn */
-    LEAST_CHUNK = 16, /* prompt rows beside decode rows, so that prompts never stand still */
-    FIRST_CHUNK = 32, /* before anything was measured */
-    MEASURE_EVERY = 64,
-    OLDEST_SHARE = 4 /* one part in so many is for the prompt that was seated first */
+    QUANTUM = 512,   /* tokens of a key's turn */
+    FIRST_CHUNK = 32 /* prompt rows beside decode rows, before anything was measured */
 };
 
 pm_status scheduler_open(struct scheduler *s, const struct scheduler_options *o)
@@ -79,7 +66,8 @@ static struct schedule_flow *join_flow(struct scheduler *s, uint64_t key, int32_
     f = s->free_flow;
     assert(f); /* there are as many as requests */
     s->free_flow = f->next;
-    *f = (struct schedule_flow){.key = key, .priority = priority};
+    /* A key that comes starts with a turn: it need not wait for the end of a round. */
+    *f = (struct schedule_flow){.key = key, .priority = priority, .deficit = QUANTUM};
     if (s->ring) { /* last in the round */
         f->next = s->ring;
         f->previous = s->ring->previous;
@@ -167,87 +155,6 @@ pm_status scheduler_submit(struct scheduler *s, struct schedule_request *r, int6
     return PM_OK;
 }
 
-/* ------------------------------------------------------------------ blocks */
-
-/* The last block first, so that the end of a prompt is reused before its beginning. */
-static void drop_blocks(struct scheduler *s, struct schedule_request *r)
-{
-    while (r->n_block > 0) {
-        kvcache_drop(&s->cache, r->block[--r->n_block]);
-    }
-    r->n_past = r->n_known = 0;
-    r->reserved = false;
-}
-
-static struct siphash next_prefix(const struct scheduler *s, const struct schedule_request *r)
-{
-    struct {
-        struct siphash before;
-        uint64_t key;
-        int32_t token[BLOCK];
-    } link = {.key = r->key};
-    if (r->n_known) link.before = r->prefix;
-    memcpy(link.token, r->token + (size_t)r->n_known * BLOCK, sizeof link.token);
-    return siphash(s->o.secret, &link, sizeof link);
-}
-
-/* Tokens of the cache that may be used: the last token is always computed. */
-static int32_t usable_blocks(const struct scheduler *s, const struct schedule_request *r)
-{
-    return s->o.prefix_cache && !r->every_row ? (r->n_token - 1) / BLOCK : 0;
-}
-
-/* Follows the chain over blocks that are known to the cache; those that r holds in their place
- * are given back. Returns how many there were. */
-static int32_t use_prefix(struct scheduler *s, struct schedule_request *r)
-{
-    int32_t most = usable_blocks(s, r), n_found = 0;
-    while (r->n_past == r->n_known * BLOCK && r->n_known < most) {
-        struct siphash hash = next_prefix(s, r);
-        int32_t block = kvcache_find(&s->cache, hash);
-        if (block < 0) break;
-        kvcache_hold(&s->cache, block);
-        if (r->n_known < r->n_block) {
-            kvcache_drop(&s->cache, r->block[r->n_known]);
-        } else {
-            r->n_block++;
-        }
-        r->block[r->n_known++] = block;
-        r->prefix = hash;
-        r->n_past += BLOCK;
-        n_found++;
-    }
-    return n_found;
-}
-
-/* Found tokens are told of a request's first run only. */
-static void count_found(struct scheduler *s, struct schedule_request *r, int32_t n_block)
-{
-    if (r->n_preempted) return;
-    r->n_cached += n_block * BLOCK;
-    s->count.prefix_hits += (uint64_t)n_block * BLOCK;
-}
-
-/* Makes the blocks known that end at or before n_past. */
-static void publish(struct scheduler *s, struct schedule_request *r)
-{
-    while (s->o.prefix_cache && (r->n_known + 1) * BLOCK <= r->n_past) {
-        r->prefix = next_prefix(s, r);
-        kvcache_publish(&s->cache, r->block[r->n_known], r->prefix);
-        r->n_known++;
-    }
-}
-
-/* Takes blocks until r holds n; false: there are too few. */
-static bool take_blocks(struct scheduler *s, struct schedule_request *r, int32_t n)
-{
-    if (n - r->n_block > s->cache.n_free) return false;
-    while (r->n_block < n) {
-        r->block[r->n_block++] = kvcache_take(&s->cache);
-    }
-    return true;
-}
-
 /* ------------------------------------------------------------------ preemption */
 
 static void unseat(struct scheduler *s, struct schedule_request *r)
@@ -258,7 +165,7 @@ static void unseat(struct scheduler *s, struct schedule_request *r)
     }
     memmove(s->running + i, s->running + i + 1,
             (size_t)(--s->count.n_running - i) * sizeof *s->running);
-    drop_blocks(s, r);
+    schedule_drop_blocks(s, r);
     r->state = SCHEDULE_NONE;
 }
 
@@ -290,7 +197,7 @@ static void grow(struct scheduler *s)
 {
     for (int32_t i = 0; i < s->count.n_running; i++) {
         struct schedule_request *r = s->running[i];
-        while (!take_blocks(s, r, scheduler_blocks(r->n_token))) {
+        while (!schedule_take_blocks(s, r, scheduler_blocks(r->n_token))) {
             struct schedule_request *worst = victim(s, INT64_MIN);
             assert(worst); /* r itself, at the least */
             preempt(s, worst);
@@ -357,13 +264,13 @@ static int32_t room_of(const struct schedule_request *r)
 /* Takes them. Beside others a block for each of them stays free. */
 static bool take_room(struct scheduler *s, struct schedule_request *r)
 {
-    int32_t want = room_of(r), spare = s->count.n_running, n_found = use_prefix(s, r);
-    if (want - r->n_block + spare > s->cache.n_free || !take_blocks(s, r, want)) {
-        drop_blocks(s, r);
+    int32_t want = room_of(r), spare = s->count.n_running, n_found = schedule_use_prefix(s, r);
+    if (want - r->n_block + spare > s->cache.n_free || !schedule_take_blocks(s, r, want)) {
+        schedule_drop_blocks(s, r);
         return false;
     }
     r->reserved = must_reserve(r);
-    count_found(s, r, n_found);
+    schedule_count_found(s, r, n_found);
     return true;
 }
 
@@ -389,7 +296,7 @@ static void seat(struct scheduler *s, struct schedule_request *r, int64_t now_us
     s->running[s->count.n_running++] = r;
     if (!r->start_us) {
         r->start_us = max_i64(now_us, 1);
-        if (usable_blocks(s, r)) s->count.prefix_queries += (uint64_t)r->n_prompt;
+        if (schedule_usable_blocks(s, r)) s->count.prefix_queries += (uint64_t)r->n_prompt;
     }
 }
 
@@ -465,161 +372,7 @@ struct schedule_request *scheduler_take_ended(struct scheduler *s)
     return r;
 }
 
-/* ------------------------------------------------------------------ the step */
-
-static int bin_of(int32_t n)
-{
-    int bin = 0;
-    while (n > 1 && bin + 1 < SCHEDULE_BINS) {
-        n /= 2;
-        bin++;
-    }
-    return bin;
-}
-
-static bool decodes(const struct schedule_request *r)
-{
-    return r->n_past + 1 == r->n_token && r->n_past >= r->n_prompt;
-}
-
-/* Adds rows of r to the step. */
-static void plan_part(struct scheduler *s, struct schedule_request *r, int32_t n)
-{
-    struct schedule_plan *p = &s->plan;
-    struct schedule_part part = {r, r->n_past, n, r->n_past + n == r->n_token};
-    if (n == 0) return;
-    if (decodes(r)) {
-        p->n_decode++;
-    } else {
-        p->n_prefill += n;
-        s->count.prompt_tokens += (uint64_t)n;
-    }
-    p->part[p->n_part++] = part;
-    p->n_row += n;
-    p->n_out += r->every_row ? n : part.sample;
-    r->n_past += n;
-    publish(s, r);
-}
-
-/* The lower priority number first, then the shorter rest. */
-static bool goes_before(const struct schedule_request *a, const struct schedule_request *b)
-{
-    if (a->priority != b->priority) return a->priority < b->priority;
-    return a->n_token - a->n_past < b->n_token - b->n_past;
-}
-
-/* The running whose prompts are not computed yet, in the order of their shares; equals as they
- * were seated. */
-static int32_t sort_prefills(struct scheduler *s)
-{
-    int32_t n = 0;
-    for (int32_t i = 0; i < s->count.n_running; i++) {
-        struct schedule_request *r = s->running[i];
-        int32_t at = n;
-        if (decodes(r)) continue;
-        for (; at > 0 && goes_before(r, s->order[at - 1]); at--) {
-            s->order[at] = s->order[at - 1];
-        }
-        s->order[at] = r;
-        n++;
-    }
-    return n;
-}
-
-/* Prompt rows that the step may have. */
-static int32_t prefill_budget(struct scheduler *s, int32_t n_prompt)
-{
-    struct schedule_plan *p = &s->plan;
-    int32_t left = s->o.max_row - p->n_row;
-    if (p->n_decode == 0 || s->o.stretch <= 0) return left;
-    if (s->n_mixed >= MEASURE_EVERY || s->decode_us[bin_of(p->n_decode)] <= 0) return 0;
-    if (n_prompt > p->n_decode) p->prompts = (double)n_prompt / p->n_decode;
-    return (int32_t)min_i64(left, (int64_t)(s->chunk * p->prompts));
-}
-
-/* Of at most n rows of r those whose outputs the step has room for; each of the running that is
- * not planned yet may need one. */
-static int32_t piece(const struct scheduler *s, const struct schedule_request *r, int32_t n)
-{
-    int32_t n_out = s->o.max_out - s->plan.n_out - (s->count.n_running - s->plan.n_part - 1);
-    n = (int32_t)min_i64(n, r->n_token - r->n_past);
-    return r->every_row ? (int32_t)min_i64(n, n_out) : n;
-}
-
-/* Short rests go first, so that a long prompt does not hold them up; but a share of each step
- * belongs to the one that was seated first, so that short ones do not starve it. */
-static void plan_prefill(struct scheduler *s)
-{
-    int32_t n = sort_prefills(s), left = n ? prefill_budget(s, n) : 0, share;
-    struct schedule_request *oldest = NULL;
-    for (int32_t i = 0; i < n; i++) {
-        struct schedule_request *r = s->order[i];
-        if (!oldest || (r->priority == oldest->priority && r->turn < oldest->turn)) oldest = r;
-    }
-    share = (left + OLDEST_SHARE - 1) / OLDEST_SHARE;
-    for (int32_t i = 0; i < n && left > 0; i++) {
-        struct schedule_request *r = s->order[i];
-        int32_t rows;
-        if (r == oldest) share = 0;
-        count_found(s, r, use_prefix(s, r));
-        rows = piece(s, r, left - share);
-        plan_part(s, r, rows);
-        left -= rows;
-    }
-}
-
-const struct schedule_plan *scheduler_plan(struct scheduler *s)
-{
-    struct schedule_part *part = s->plan.part;
-    s->plan = (struct schedule_plan){.part = part, .prompts = 1};
-    for (int32_t i = 0; i < s->count.n_running; i++) {
-        if (decodes(s->running[i])) plan_part(s, s->running[i], 1);
-    }
-    plan_prefill(s);
-    return &s->plan;
-}
-
-/* Learns from a step's time how many prompt rows the next may have beside others. */
-static void learn(struct scheduler *s, double us)
-{
-    const struct schedule_plan *p = &s->plan;
-    double *known = &s->decode_us[bin_of(p->n_decode)], allowed, ratio;
-    if (p->n_decode == 0) return;
-    if (p->n_prefill == 0) {
-        *known = *known > 0 ? *known + (us - *known) / 8 : us;
-        s->n_mixed = 0;
-        return;
-    }
-    s->n_mixed++;
-    allowed = *known * s->o.stretch * p->prompts;
-    if (allowed <= 0 || us <= 0) return;
-    ratio = allowed / us;
-    /* A piece under the limit says nothing of what a full one would take. */
-    if (ratio > 1 && p->n_prefill < (int32_t)(s->chunk * p->prompts)) return;
-    ratio = ratio < 0.5 ? 0.5 : ratio > 1.25 ? 1.25 : ratio;
-    s->chunk *= ratio;
-    if (s->chunk < LEAST_CHUNK) s->chunk = LEAST_CHUNK;
-    if (s->chunk > s->o.max_row) s->chunk = s->o.max_row;
-}
-
-void scheduler_done(struct scheduler *s, int64_t us)
-{
-    s->count.n_step++;
-    learn(s, (double)us);
-    for (int32_t i = 0; i < s->plan.n_part; i++) {
-        const struct schedule_part *p = &s->plan.part[i];
-        struct schedule_request *r = p->request;
-        if (p->sample) r->flow->deficit--;
-        r->n_done = (int32_t)max_i64(r->n_done, min_i64(r->n_past, r->n_prompt));
-    }
-    s->plan.n_part = 0;
-}
-
-void scheduler_failed(struct scheduler *s)
-{
-    kvcache_forget(&s->cache);
-    s->plan.n_part = 0;
-}
+/* ------------------------------------------------------------------ ends */
 
 void scheduler_end(struct scheduler *s, struct schedule_request *r)
 {

@@ -37,7 +37,7 @@ struct schedule_request {
     int32_t *block; /* [scheduler_blocks(max_token)] */
     int32_t n_token, n_prompt, max_token;
     int32_t priority;
-    uint64_t key;
+    uint64_t key, salt;
     int64_t deadline_us; /* 0: none */
     bool every_row;      /* all rows are computed: prefixes are not looked up */
     /* Set at any time, by any thread that holds the scheduler's lock. */

@@ -209,14 +209,14 @@ struct encoding {
     struct workspace *w;
     const char *text; /* of the search in progress */
     size_t head;      /* bytes of its start that come from the first character of all */
-    bool plain;
+    enum added_mode mode;
     struct id_list ids;
 };
 
 static pm_status take_word(void *context, const char *text, size_t n)
 {
     struct encoding *e = context;
-    return bpe_encode(e->t->bpe, e->w->words, text, n, e->plain, &e->ids);
+    return bpe_encode(e->t->bpe, e->w->words, text, n, e->mode != ADDED_ALL, &e->ids);
 }
 
 /* A part of a normalised section. */
@@ -242,7 +242,7 @@ static pm_status take_section(void *context, const struct added_token *token, si
     TRY(text_put(&p->text, e->text + start, end - start));
     p->head = start == 0 ? utf8_bytes(*e->text) : 0;
     TRY(normalizer_run(e->t->normalizer, e->w->matcher, p, &e->w->spare));
-    return added_tokens_split(e->t->added, true, e->plain, p->text.byte, p->text.n, take_part,
+    return added_tokens_split(e->t->added, true, e->mode, p->text.byte, p->text.n, take_part,
                               e);
 }
 
@@ -251,7 +251,7 @@ static pm_status encode(struct encoding *e, const char *text, size_t n, int flag
     const struct postprocessor *around = &e->t->postprocessor;
     struct text repaired = {0};
     pm_status status = PM_OK;
-    e->plain = (flags & TOKENIZE_PARSE_SPECIAL) == 0;
+    e->mode = flags & TOKENIZE_PARSE_SPECIAL ? ADDED_ALL : ADDED_NO_SPECIAL;
     if (!utf8_valid(text, n)) {
         TRY_DONE(utf8_repair(&repaired, text, n, NULL));
         text = repaired.byte;
@@ -261,12 +261,22 @@ static pm_status encode(struct encoding *e, const char *text, size_t n, int flag
     if (flags & TOKENIZE_ADD_SPECIAL) {
         TRY_DONE(id_list_put(&e->ids, around->before.id, around->before.n));
     }
-    TRY_DONE(added_tokens_split(e->t->added, false, e->plain, text, n, take_section, e));
+    TRY_DONE(added_tokens_split(e->t->added, false, e->mode, text, n, take_section, e));
     if (flags & TOKENIZE_ADD_SPECIAL) {
         TRY_DONE(id_list_put(&e->ids, around->after.id, around->after.n));
     }
 done:
     free(repaired.byte);
+    return status;
+}
+
+/* Takes the list back to the caller, who keeps it as it was when something failed. */
+static pm_status give_ids(const struct encoding *e, pm_status status, int32_t **id,
+                          size_t *capacity, size_t *n_id)
+{
+    *id = e->ids.id;
+    *capacity = e->ids.capacity;
+    if (status == PM_OK) *n_id = e->ids.n;
     return status;
 }
 
@@ -280,8 +290,21 @@ pm_status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n
     TRY(workspace_take(t->workspaces, &e.w));
     status = encode(&e, text, n, flags);
     workspace_give(t->workspaces, e.w);
-    *id = e.ids.id;
-    *capacity = e.ids.capacity;
-    if (status == PM_OK) *n_id = e.ids.n;
-    return status;
+    return give_ids(&e, status, id, capacity, n_id);
+}
+
+pm_status tokenizer_encode_marked(const struct tokenizer *t, const struct marked_text *text,
+                                  int32_t **id, size_t *capacity, size_t *n_id)
+{
+    struct encoding e = {.t = t, .ids = {*id, *n_id, *capacity}, .mode = ADDED_NO_CONTROL};
+    pm_status status;
+    if (text->n > MAX_TEXT_BYTES) return fail(PM_ERR_TOO_LONG, "a text of %zu bytes", text->n);
+    if (!utf8_valid(text->text, text->n)) {
+        return fail(PM_ERR_ARG, "a marked text that is not UTF-8");
+    }
+    TRY(workspace_take(t->workspaces, &e.w));
+    e.text = text->text;
+    status = added_tokens_split_marked(t->added, text, take_section, &e);
+    workspace_give(t->workspaces, e.w);
+    return give_ids(&e, status, id, capacity, n_id);
 }

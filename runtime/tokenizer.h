@@ -4,6 +4,8 @@
 
 #include "kernels/base.h"
 
+#include "marked_text.h"
+
 struct tokenizer;
 
 /* Reads tokenizer.json (a file's path). PM_ERR_UNSUPPORTED names the part that is not known. */
@@ -38,6 +40,13 @@ enum tokenizer_flags {
  * for a log factor, whatever the text. Any thread may call it on a shared tokenizer. */
 pm_status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, int flags,
                            int32_t **id, size_t *capacity, size_t *n_id);
+
+/* Ids of a text of two origins, appended likewise. Control tokens (special ones, and added
+ * tokens that look like <...> or [...]) are recognised in bytes of the template only. All else
+ * is as in tokenizer_encode with TOKENIZE_PARSE_SPECIAL: words and merges do not see where the
+ * origin changes. PM_ERR_ARG for a text that is not UTF-8. */
+pm_status tokenizer_encode_marked(const struct tokenizer *t, const struct marked_text *text,
+                                  int32_t **id, size_t *capacity, size_t *n_id);
 
 /* Streaming detokeniser: bytes of each id, with incomplete UTF-8 held back until complete. The
  * concatenation over all calls and the flush equals the reference's decode of the whole list.

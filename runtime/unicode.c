@@ -228,6 +228,22 @@ bool unicode_is_mark(uint32_t c)
     return is_mark_category(category(c)) && !unicode_is_newer(c);
 }
 
+bool unicode_is_printable(uint32_t c)
+{
+    if (c < 0x7f) return c >= 0x20;
+    switch (utf8proc_category((utf8proc_int32_t)c)) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS: return false;
+    default: return true;
+    }
+}
+
 int unicode_lower(uint32_t c, uint32_t out[2])
 {
     int i;

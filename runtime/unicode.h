@@ -55,6 +55,7 @@ bool unicode_is_word(uint32_t c);        /* \w of UTS 18, joiners included */
 bool unicode_is_numeric(uint32_t c);     /* Nd, Nl, No */
 bool unicode_is_punctuation(uint32_t c); /* ASCII punctuation and P */
 bool unicode_is_mark(uint32_t c);        /* M */
+bool unicode_is_printable(uint32_t c);   /* not C, not Z but for the blank */
 
 /* Lower case of c, one or two characters; returns how many. */
 int unicode_lower(uint32_t c, uint32_t out[2]);

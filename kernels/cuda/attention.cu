@@ -2,14 +2,15 @@
  *
  *     out[h] = sum_j softmax_j(scale * q[h] . k[j]) v[j]        j over the visible positions
  *
- * Three kernels compute it, and the cache's type and sizes alone decide which, so that a row's
- * bits do not depend on its company:
+ * Four kernels compute it, and the device and the cache's type and sizes alone decide which, so
+ * that a row's bits do not depend on its company:
  *
- *   attend_mma     F16 and BF16 caches, head sizes that are multiples of 8: attention_mma.cuh
+ *   attend_wgmma   attention_sm90.cu: sm_90, and the sizes that its head names
+ *   attend_mma     attention_mma.cuh: F16 and BF16 caches, head sizes that are multiples of 8
  *   attend_plain   everything else: multiply-adds of F32, one block a row and head
- *   attend_merge   adds the partial results of attend_mma where splits had blocks of their own
+ *   attend_merge   adds the partial results of the first two where splits had their own blocks
  *
- * How many queries a block of attend_mma has, and whether splits get blocks of their own,
+ * How many queries a block of the first two has, and whether splits get blocks of their own,
  * depends on the number of rows; both change no bit (attention.cuh).
  * Has not run on hardware yet. */
 #include "kernels/cuda/attention_mma.cuh"
@@ -205,48 +206,50 @@ __global__ void attend_merge(const __grid_constant__ struct attend a)
 
 /* ------------------------------------------------------------------ choice */
 
-/* attend_mma for head sizes up to (k_dim, v_dim). All of the same TILE give the same bits. */
-struct variant {
-    void (*kernel[2])(const struct attend); /* BF16, F16 */
-    int wm, wn, tile, k_dim, v_dim;
-};
-
 #define VARIANT(wm, wn, tile, cn, k, v)                                                        \
     {                                                                                          \
         {attend_mma<false, wm, wn, tile, cn>, attend_mma<true, wm, wn, tile, cn>}, wm, wn,     \
-            tile, k, v                                                                         \
+            tile, k, v, false                                                                  \
     }
 
-/* Sizes, and for each the kernel of many queries a sequence before the one of few. */
-static const struct variant variants[] = {
+/* Sizes, and for each the kernel of many queries a sequence before the one of few: both give
+ * the same bits. */
+static const struct attend_variant variants[] = {
     VARIANT(4, 1, 64, 8, 192, 64),   VARIANT(1, 4, 64, 2, 192, 64),
     VARIANT(4, 1, 64, 16, 192, 128), VARIANT(1, 4, 64, 4, 192, 128),
     VARIANT(4, 2, 32, 16, 256, 256), VARIANT(1, 4, 32, 8, 256, 256),
     VARIANT(2, 4, 32, 16, 576, 512), VARIANT(1, 4, 32, 16, 576, 512),
 };
-enum { N_VARIANT = sizeof variants / sizeof *variants };
+enum { N_SIZE = sizeof variants / sizeof *variants / 2 };
 
-static size_t variant_bytes(const struct variant *v, const struct attend *a)
+static size_t variant_bytes(const struct attend_variant *v, const struct attend *a)
 {
+    if (v->wgmma) return attend_sm90_bytes(v, a);
     return block_memory_bytes(v->wm, v->wn, v->tile, a->k_dim, a->v_dim, a->v == a->k);
 }
 
-/* The kernel for these sizes, NULL where only attend_plain does. */
-static const struct variant *choose(const struct device *d, const struct attend *a,
-                                    pm_dtype type)
+/* The first of n sizes that holds these, NULL if none. */
+static const struct attend_variant *find_size(const struct attend_variant *v, int n,
+                                              const struct attend *a)
 {
-    const struct variant *few;
-    int i = 0;
-    if (type == PM_F32 || a->k_dim % 8 || a->v_dim % 8 || a->v_stride % 8) return NULL;
-    while (i < N_VARIANT && (a->k_dim > variants[i].k_dim || a->v_dim > variants[i].v_dim)) {
-        i += 2;
+    for (; n > 0; n--, v += 2) {
+        if (a->k_dim <= v->k_dim && a->v_dim <= v->v_dim) return v;
     }
-    if (i == N_VARIANT) return NULL;
-    few = &variants[i + 1];
-    if (variant_bytes(few, a) > d->smem_block) return NULL;
+    return NULL;
+}
+
+/* The kernel for these sizes, NULL where only attend_plain does. */
+static const struct attend_variant *choose(const struct device *d, const struct attend *a,
+                                           pm_dtype type)
+{
+    const struct attend_variant *v = NULL;
+    if (type == PM_F32 || a->k_dim % 8 || a->v_dim % 8 || a->v_stride % 8) return NULL;
+    if (d->sm == 90 && a->v != a->k) v = find_size(attend_sm90_variants, attend_sm90_sizes, a);
+    if (!v) v = find_size(variants, N_SIZE, a);
+    if (!v || variant_bytes(v + 1, a) > d->smem_block) return NULL;
     int64_t queries = (int64_t)(a->row1 - a->row0) * (a->n_head / a->n_kv_head);
-    bool many = queries > 2 * 16 * (int64_t)a->rows.n_seq;
-    return many && variant_bytes(&variants[i], a) <= d->smem_block ? &variants[i] : few;
+    bool many = queries > 16 * max_i64(2, v[1].wm) * a->rows.n_seq;
+    return many && variant_bytes(v, a) <= d->smem_block ? v : v + 1;
 }
 
 /* Most blocks of bm queries that cover n rows of up to n_seq sequences. */
@@ -257,8 +260,8 @@ static int64_t query_blocks(int64_t n, int64_t n_seq, int group, int bm)
     return min_i64(each, most);
 }
 
-static pm_status launch_mma(struct device *d, struct attend *a, const struct variant *v,
-                            pm_dtype type)
+static pm_status launch_tiles(struct device *d, struct attend *a,
+                              const struct attend_variant *v, pm_dtype type)
 {
     auto kernel = v->kernel[type == PM_F16];
     size_t bytes = variant_bytes(v, a);
@@ -287,14 +290,14 @@ static pm_status launch_mma(struct device *d, struct attend *a, const struct var
 
 extern "C" pm_status cuda_attend(struct device *d, struct attend *a, pm_dtype type)
 {
-    const struct variant *v = choose(d, a, type);
+    const struct attend_variant *v = choose(d, a, type);
     if (a->row1 <= a->row0 || a->rows.n_seq == 0) return PM_OK;
     if (a->v_dim > MAX_V_DIM) {
         return fail(PM_ERR_UNSUPPORTED, "attention: found values of %d, wanted up to %d",
                     a->v_dim, MAX_V_DIM);
     }
     a->n_split = (int)(((int64_t)a->rows.max_block * KV_BLOCK + SPLIT - 1) / SPLIT);
-    if (v) return launch_mma(d, a, v, type);
+    if (v) return launch_tiles(d, a, v, type);
     dim3 grid((unsigned)(a->row1 - a->row0), (unsigned)a->n_head);
     size_t bytes = GPU_SMEM_BYTES(float, (size_t)a->k_dim) +
                    GPU_SMEM_BYTES(float, (size_t)(PLAIN_WARPS * a->v_dim)) +

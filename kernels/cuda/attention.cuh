@@ -23,6 +23,19 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/dtype.cuh"
 
+/* A kernel for head sizes up to (k_dim, v_dim). */
+struct attend_variant {
+    void (*kernel[2])(const struct attend); /* of BF16 and of F16 */
+    int wm, wn, tile, k_dim, v_dim;
+    bool wgmma; /* sm_90, and keys and values apart */
+};
+
+/* attention_sm90.cu: for each size the kernel of many queries a sequence before the one of few;
+ * 2 * attend_sm90_sizes of them. Shared memory of a block, bytes. */
+extern const struct attend_variant attend_sm90_variants[];
+constexpr int attend_sm90_sizes = 2;
+size_t attend_sm90_bytes(const struct attend_variant *v, const struct attend *a);
+
 /* Positions in a split. A constant of the arithmetic: another value, other bits. */
 constexpr int SPLIT = 256;
 

@@ -50,6 +50,14 @@ GPU_DEV constexpr int tile_stride(int n, int unit)
 }
 constexpr int K_UNIT = 32, V_UNIT = 16;
 
+/* Where value `col` of row `row` stands in a tile: in rows of `stride` values, or, swizzled, in
+ * panels of 64 columns whose `stride` rows have 128 bytes (attention_sm90.cu). */
+template <bool SWIZZLED> GPU_DEV int tile_at(int row, int col, int stride)
+{
+    if (!SWIZZLED) return row * stride + col;
+    return col / 64 * stride * 64 + (int)swizzle_128((uint32_t)row, (uint32_t)col % 64 * 2) / 2;
+}
+
 /* Shared memory of a block, in the order of smem_take. */
 template <int WM, int WN, int TILE> struct block_memory {
     uint16_t *q[2];        /* [BM, k stride] high and low */
@@ -220,10 +228,11 @@ GPU_DEV int query_exponent(float most)
     return most == 0 ? 0 : min(126, max(-126, exponent));
 }
 
-/* The queries into shared memory as high and low parts, a warp a row; sets their scales. */
-template <bool F16, int BM, int N_WARP>
-GPU_DEV void load_queries(const struct attend &a, uint16_t *high, uint16_t *low, int stride,
-                          struct query_row *row)
+/* The queries into shared memory as high and low parts, a warp a row, with zeros up to `cols`;
+ * sets their scales. */
+template <bool F16, int BM, int N_WARP, bool SWIZZLED>
+GPU_DEV void load_queries(const struct attend &a, uint16_t *const (&to)[2], int stride,
+                          int cols, struct query_row *row)
 {
     int lane = threadIdx.x % 32;
     for (int i = threadIdx.x / 32; i < BM; i += N_WARP) {
@@ -242,11 +251,11 @@ GPU_DEV void load_queries(const struct attend &a, uint16_t *high, uint16_t *low,
             exponent = query_exponent(most);
         }
         float factor = __uint_as_float((uint32_t)(127 + exponent) << 23);
-        for (int c = 2 * lane; c < stride - 8; c += 64) {
+        for (int c = 2 * lane; c < cols; c += 64) {
+            int at = tile_at<SWIZZLED>(i, c, stride);
             float x = some && c < a.k_dim ? __fmul_rn(q[c], factor) : 0;
             float y = some && c + 1 < a.k_dim ? __fmul_rn(q[c + 1], factor) : 0;
-            narrow_halves<F16>(*(uint32_t *)(high + i * stride + c),
-                               *(uint32_t *)(low + i * stride + c), x, y);
+            narrow_halves<F16>(*(uint32_t *)(to[0] + at), *(uint32_t *)(to[1] + at), x, y);
         }
         if (lane == 0) {
             float undo = __uint_as_float((uint32_t)(127 - exponent) << 23);
@@ -257,13 +266,21 @@ GPU_DEV void load_queries(const struct attend &a, uint16_t *high, uint16_t *low,
 
 /* ------------------------------------------------------------------ tiles */
 
-/* Starts the copy of a tile's rows of `dim` values, zero where no query sees the position and
- * up to the stride. `unit`: see tile_stride. */
-template <int TILE, int N_THREAD>
+/* A tile of keys or of values in shared memory, and where its rows of `dim` values are cached.
+ */
+struct tile_rows {
+    uint16_t *to;
+    int stride, cols; /* see tile_at; columns to fill */
+    const void *from;
+    int dim;
+};
+
+/* Starts the copy of a tile's rows, zero where no query sees the position and up to `cols`. */
+template <int TILE, int N_THREAD, bool SWIZZLED>
 GPU_DEV void load_rows(const struct attend &a, const struct query_span &span, int tile,
-                       uint16_t *to, int stride, const void *from, int dim)
+                       const struct tile_rows &t)
 {
-    int n = (stride - 8) / 8, log = 0;
+    int n = t.cols / 8, log = 0;
     while (log < 5 && 1 << log < n) {
         log++;
     }
@@ -271,10 +288,11 @@ GPU_DEV void load_rows(const struct attend &a, const struct query_span &span, in
         int position = tile * TILE + j;
         bool seen = position >= span.first && position < span.end;
         int64_t at = seen ? cache_row(a, span.block, span.kv_head, position) : 0;
-        const uint16_t *src = (const uint16_t *)from + at * dim;
+        const uint16_t *src = (const uint16_t *)t.from + at * t.dim;
         for (int c = threadIdx.x & ((1 << log) - 1); c < n; c += 1 << log) {
-            bool some = seen && 8 * c < dim;
-            cp_async16(to + j * stride + 8 * c, some ? src + 8 * c : from, some);
+            bool some = seen && 8 * c < t.dim;
+            cp_async16(t.to + tile_at<SWIZZLED>(j, 8 * c, t.stride),
+                       some ? src + 8 * c : t.from, some);
         }
     }
 }
@@ -285,20 +303,23 @@ GPU_DEV void load_tile(const struct attend &a, const struct query_span &span,
 {
     constexpr int N = 32 * WM * WN;
     int stage = tile % 2 * TILE;
-    load_rows<TILE, N>(a, span, tile, m.k + stage * m.k_stride, m.k_stride, a.k, a.k_dim);
+    load_rows<TILE, N, false>(
+        a, span, tile, {m.k + stage * m.k_stride, m.k_stride, m.k_stride - 8, a.k, a.k_dim});
     if (a.v != a.k) {
-        load_rows<TILE, N>(a, span, tile, m.v + stage * m.v_stride, m.v_stride, a.v, a.v_dim);
+        load_rows<TILE, N, false>(
+            a, span, tile,
+            {m.v + stage * m.v_stride, m.v_stride, m.v_stride - 8, a.v, a.v_dim});
     }
     cp_async_commit();
 }
 
 /* Takes values that are not finite out of a tile; *broken becomes `tile` if there are any. */
-template <bool F16, int TILE, int N_THREAD>
+template <bool F16, int TILE, int N_THREAD, bool SWIZZLED>
 GPU_DEV void clean_values(uint16_t *v, int stride, int v_dim, int *broken, int tile)
 {
     int n = v_dim / 8;
     for (int i = threadIdx.x; i < TILE * n; i += N_THREAD) {
-        uint32_t *word = (uint32_t *)(v + i / n * stride + i % n * 8);
+        uint32_t *word = (uint32_t *)(v + tile_at<SWIZZLED>(i / n, i % n * 8, stride));
         for (int w = 0; w < 4; w++) {
             uint32_t two = word[w], kept = two;
             if (!narrow_finite<F16>(two & 0xffff)) kept &= 0xffff0000u;
@@ -572,6 +593,26 @@ GPU_DEV void share_weights(const struct block_memory<WM, WN, TILE> &m, const flo
     }
 }
 
+/* Queries that see a value which is not finite, of the warp's columns from `col`, get none. */
+template <bool F16, int TILE, int CN>
+GPU_DEV void repair(const struct attend &a, const struct query_span &span,
+                    struct warp_state<CN> &w, const struct query_row (&q)[2], int tile, int col)
+{
+    uint64_t bad = 0; /* of the fragment's values; rare, so one copy of the loop */
+#pragma unroll 1
+    for (int i = 0; i < CN * 4; i++) {
+        int c = col + fragment_col(i / 4, i);
+        int first = i & 2 ? q[1].first : q[0].first, end = i & 2 ? q[1].end : q[0].end;
+        if (c < a.v_dim && sees_broken<F16, TILE>(a, span, tile, first, end, c)) {
+            bad |= (uint64_t)1 << i;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < CN * 4; i++) {
+        if (bad >> i & 1) w.o[i / 4][i % 4] = __uint_as_float(0x7fffffff);
+    }
+}
+
 /* One tile of keys and values, which is in shared memory. */
 template <bool F16, int WM, int WN, int TILE, int CN>
 GPU_DEV void attend_tile(const struct attend &a, const struct query_span &span,
@@ -593,7 +634,9 @@ GPU_DEV void attend_tile(const struct attend &a, const struct query_span &span,
     weigh<NS, CN>(s, w, most);
     /* With v = k the keys are needed until all warps have their scores. */
     if (WN == 1 && ragged && a.v == a.k) __syncthreads();
-    if (ragged) clean_values<F16, TILE, N_THREAD>(v, m.v_stride, a.v_dim, m.broken, tile);
+    if (ragged) {
+        clean_values<F16, TILE, N_THREAD, false>(v, m.v_stride, a.v_dim, m.broken, tile);
+    }
     if constexpr (WN > 1) share_weights<F16, WM, WN, TILE, NS>(m, s);
     if (WN > 1 || ragged) __syncthreads();
 #pragma unroll
@@ -612,19 +655,7 @@ GPU_DEV void attend_tile(const struct attend &a, const struct query_span &span,
                             a.v_dim - col);
     }
     if (!ragged || *m.broken != tile) return;
-    uint64_t bad = 0; /* of the fragment's values; rare, so one copy of the loop */
-#pragma unroll 1
-    for (int i = 0; i < CN * 4; i++) {
-        int c = col + fragment_col(i / 4, i);
-        int first = i & 2 ? q[1].first : q[0].first, end = i & 2 ? q[1].end : q[0].end;
-        if (c < a.v_dim && sees_broken<F16, TILE>(a, span, tile, first, end, c)) {
-            bad |= (uint64_t)1 << i;
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < CN * 4; i++) {
-        if (bad >> i & 1) w.o[i / 4][i % 4] = __uint_as_float(0x7fffffff);
-    }
+    repair<F16, TILE, CN>(a, span, w, q, tile, col);
 }
 
 /* Grid: [blocks of queries, KV heads, splits or 1]. With more than one split in the grid each
@@ -653,7 +684,7 @@ __global__ void __launch_bounds__(32 * WM * WN, 1)
         if (tile > last) return;
     }
     load_tile(a, span, m, tile);
-    load_queries<F16, BM, WM * WN>(a, m.q[0], m.q[1], m.k_stride, m.row);
+    load_queries<F16, BM, WM * WN, false>(a, m.q, m.k_stride, m.k_stride - 8, m.row);
     if (threadIdx.x == 0) *m.broken = -1;
     __syncthreads();
     int at = threadIdx.x / 32 / WN * 16 + threadIdx.x % 32 / 4;

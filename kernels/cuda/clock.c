@@ -6,6 +6,7 @@
  * NVML's, so a device is found by its place on the bus. Declarations follow nvml.h. */
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
@@ -46,7 +47,7 @@ void cuda_mark_free(struct device *d, void *mark)
 enum { NVML_CLOCK_SM = 1, NVML_CLOCK_MEM = 2, NVML_TEMPERATURE_GPU = 0 };
 
 struct nvml {
-    void *library;
+    void *library, *device; /* NULL: not there */
     int (*init)(void);
     int (*shutdown)(void);
     int (*driver)(char *text, unsigned size);
@@ -66,7 +67,6 @@ static bool load(const struct nvml *n, void *function, const char *name)
 
 static bool nvml_open(struct nvml *n)
 {
-    memset(n, 0, sizeof *n);
     n->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
     if (n->library && load(n, &n->init, "nvmlInit_v2") &&
         load(n, &n->shutdown, "nvmlShutdown") &&
@@ -79,39 +79,46 @@ static bool nvml_open(struct nvml *n)
         return true;
     }
     if (n->library) dlclose(n->library);
+    n->library = NULL;
     return false;
 }
 
-static void read_nvml(const struct nvml *n, int index, struct device_facts *out, char *driver,
-                      unsigned size)
+/* The library and the device in it. */
+static void nvml_find(struct nvml *n, int index)
 {
     char bus_id[32];
-    unsigned v;
-    void *device;
-    if (n->driver(driver, size) != 0) driver[0] = 0;
+    if (!nvml_open(n)) return;
     if (cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, index) != cudaSuccess) {
         (void)cudaGetLastError();
-        return;
+    } else if (n->find(bus_id, &n->device) != 0) {
+        n->device = NULL;
     }
-    if (n->find(bus_id, &device) != 0) return;
-    if (n->clock(device, NVML_CLOCK_SM, &v) == 0) out->clock_mhz = (int)v;
-    if (n->max_clock(device, NVML_CLOCK_SM, &v) == 0) out->max_clock_mhz = (int)v;
-    if (n->clock(device, NVML_CLOCK_MEM, &v) == 0) out->memory_mhz = (int)v;
-    if (n->temperature(device, NVML_TEMPERATURE_GPU, &v) == 0) out->celsius = (int)v;
-    if (n->power(device, &v) == 0) out->watts = (int)((v + 500) / 1000);
 }
 
+static void read_nvml(const struct nvml *n, struct device_facts *out)
+{
+    unsigned v;
+    if (!n->device) return;
+    if (n->clock(n->device, NVML_CLOCK_SM, &v) == 0) out->clock_mhz = (int)v;
+    if (n->max_clock(n->device, NVML_CLOCK_SM, &v) == 0) out->max_clock_mhz = (int)v;
+    if (n->clock(n->device, NVML_CLOCK_MEM, &v) == 0) out->memory_mhz = (int)v;
+    if (n->temperature(n->device, NVML_TEMPERATURE_GPU, &v) == 0) out->celsius = (int)v;
+    if (n->power(n->device, &v) == 0) out->watts = (int)((v + 500) / 1000);
+}
+
+/* NVML takes long to start, and a clock is to be read while the device still works. */
 void cuda_facts(struct device *d, struct device_facts *out)
 {
     char driver[48] = "";
     int supports = 0, runtime = 0, cache = 0;
-    struct nvml n;
+    struct nvml *n = d->nvml;
     memset(out, 0, sizeof *out);
-    if (nvml_open(&n)) {
-        read_nvml(&n, d->index, out, driver, sizeof driver);
-        n.shutdown();
-        dlclose(n.library);
+    if (!n && alloc_array(&n, 1, sizeof *n, "NVML") == PM_OK) {
+        nvml_find(n, d->index);
+        d->nvml = n;
     }
+    if (n) read_nvml(n, out);
+    if (n && n->library && n->driver(driver, sizeof driver) != 0) driver[0] = 0;
     if (cudaDriverGetVersion(&supports) != cudaSuccess ||
         cudaRuntimeGetVersion(&runtime) != cudaSuccess ||
         cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, d->index) != cudaSuccess) {
@@ -121,4 +128,15 @@ void cuda_facts(struct device *d, struct device_facts *out)
     snprintf(out->software, sizeof out->software, "%s%s%sCUDA %d.%d, runtime %d.%d",
              *driver ? "driver " : "", driver, *driver ? ", " : "", supports / 1000,
              supports % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+}
+
+void cuda_facts_close(struct device *d)
+{
+    struct nvml *n = d->nvml;
+    if (n && n->library) {
+        n->shutdown();
+        dlclose(n->library);
+    }
+    free(n);
+    d->nvml = NULL;
 }

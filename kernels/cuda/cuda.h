@@ -23,6 +23,7 @@ struct device {
     char *staging;     /* page-locked memory through which uploads go */
     size_t staged;     /* bytes of it that copies may still read */
     uint32_t *barrier; /* [2] of kernels whose blocks wait for each other, see sort.cuh */
+    void *nvml; /* what clock.c keeps open; NULL before it is wanted, and where it is not */
     char text[128];
 };
 
@@ -49,6 +50,7 @@ pm_status cuda_mark_set(struct device *d, void *mark);
 pm_status cuda_mark_us(struct device *d, double *us, void *from, void *to);
 void cuda_mark_free(struct device *d, void *mark);
 void cuda_facts(struct device *d, struct device_facts *out);
+void cuda_facts_close(struct device *d);
 
 /* rows.cu */
 pm_status cuda_embed(struct device *d, struct tensor y, const struct tensor *table,
@@ -84,6 +86,7 @@ pm_status cuda_unpermute(struct device *d, const struct gate *gate, struct tenso
                          struct tensor x, const struct routing *routing, float factor);
 
 /* linear.c */
+pm_status cuda_check_linear(const struct linear *op);
 pm_status cuda_linear(struct device *d, const struct linear *op, int n_op);
 
 #ifdef __cplusplus

@@ -36,6 +36,7 @@ static int cuda_count(const char **why)
 static void cuda_close(struct device *d)
 {
     if (!d) return;
+    cuda_facts_close(d);
     if (d->own) cudaStreamSynchronize(d->own);
     if (d->scratch) cudaFree(d->scratch); /* waits for the caller's streams */
     if (d->barrier) cudaFree(d->barrier);
@@ -144,6 +145,8 @@ static pm_status cuda_upload(struct device *d, void *to, const void *from, size_
     const void *source = from;
     bool small = bytes <= STAGING_BYTES / 4;
     if (bytes == 0) return PM_OK;
+    /* Kernels run on the calling thread's device; each step begins with an upload. */
+    TRY(cuda_check(cudaSetDevice(d->index), "choosing the device"));
     if (small) {
         if (bytes > STAGING_BYTES - d->staged) TRY(cuda_sync(d));
         source = memcpy(d->staging + d->staged, from, bytes);
@@ -295,6 +298,7 @@ const struct kernels cuda_kernels = {
     .mark_free = cuda_mark_free,
     .facts = cuda_facts,
     .explain = cuda_explain,
+    .check_linear = cuda_check_linear,
     .measure = cuda_measure,
     .embed = cuda_embed,
     .norm = cuda_norm,

@@ -24,6 +24,7 @@ struct gate_args {
     const float *bias;    /* [E] or NULL */
     struct sort_args sort;
     int64_t per_warp; /* rows */
+    bool pdl;         /* starts before the kernel before it has ended */
 };
 
 /* A lane's share of a row's choices: lane k has choice k. value is the score that becomes the
@@ -261,6 +262,7 @@ __global__ void __launch_bounds__(SORT_MAX_THREADS, 1) gate_kernel(struct gate_a
     int32_t *seen = m.before + warp * n_expert;
     int64_t first = ((int64_t)blockIdx.x * (blockDim.x / WARP) + warp) * a.per_warp;
     int64_t end = min(first + a.per_warp, a.logits.rows);
+    griddep_wait_if(a.pdl);
     sort_begin(m, n_expert);
     for (int64_t r = first; r < end; r++) {
         const float *logit = (const float *)tensor_row(a.logits, r);
@@ -301,7 +303,7 @@ pm_status cuda_gate_topk(struct device *d, const struct gate *gate, struct tenso
                          const float *bias, const struct routing *out)
 {
     struct sort_args sort = {gate->n_expert, gate->top_k, *out, NULL, d->barrier};
-    struct gate_args a = {*gate, logits, bias, sort, 0};
+    struct gate_args a = {*gate, logits, bias, sort, 0, d->sm >= 90};
     void (*kernel)(struct gate_args) = gate->n_expert <= 32    ? gate_kernel<1>
                                        : gate->n_expert <= 64  ? gate_kernel<2>
                                        : gate->n_expert <= 128 ? gate_kernel<4>
@@ -322,8 +324,8 @@ pm_status cuda_gate_topk(struct device *d, const struct gate *gate, struct tenso
                                         cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         (int)bytes),
                    "gate_topk"));
-    return cuda_check(GPU_LAUNCH(kernel, dim3((unsigned)n_block), dim3((unsigned)n_warp * WARP),
-                                 bytes, d->stream, a),
+    return cuda_check(GPU_LAUNCH_PDL_IF(a.pdl, kernel, dim3((unsigned)n_block),
+                                        dim3((unsigned)n_warp * WARP), bytes, d->stream, a),
                       "gate_topk");
 }
 

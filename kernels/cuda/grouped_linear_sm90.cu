@@ -49,9 +49,6 @@ extern "C" pm_status cuda_grouped_linear_sm90(struct device *d, const struct lin
                                               const struct linear_plan *plan)
 {
     struct sm90_args a = {};
-    if (p->n_expert > SM90_MAX_EXPERT)
-        return fail(PM_ERR_UNSUPPORTED, "cuda: %d experts, at most %d", p->n_expert,
-                    SM90_MAX_EXPERT);
     a.p = *p;
     a.wide_y = ((uintptr_t)p->y | (uintptr_t)p->y_stride) % 16 == 0;
     TRY(weights_map(&a.w, &a.flip, p, &p->w));

@@ -19,6 +19,12 @@ static int n_expert(const struct linear *op)
     return op->rows ? op->rows->n_expert : 1;
 }
 
+/* Experts whose tensors are looked at: two say where all of them are. */
+static int n_looked(const struct linear *op)
+{
+    return op->checked && n_expert(op) > 2 ? 2 : n_expert(op);
+}
+
 static int64_t max_row(const struct linear *op)
 {
     return op->rows ? op->rows->max_row : op->x.rows;
@@ -147,6 +153,10 @@ static pm_status check_rows(const struct linear *op)
         return fail(PM_ERR_ARG, "linear: %lld rows, x has %lld and y has %lld", (long long)n,
                     (long long)op->x.rows, (long long)op->y.rows);
     }
+    if (n_expert(op) > LINEAR_MAX_EXPERT) {
+        return fail(PM_ERR_UNSUPPORTED, "linear: found %d experts, wanted up to %d",
+                    n_expert(op), LINEAR_MAX_EXPERT);
+    }
     if (gated != (op->w_up != NULL)) {
         return fail(PM_ERR_ARG, "linear: a gated map wants two weights, a plain one wants one");
     }
@@ -155,7 +165,7 @@ static pm_status check_rows(const struct linear *op)
 
 static pm_status check_tensors(const struct linear *op)
 {
-    for (int e = 0; e < n_expert(op); e++) {
+    for (int e = 0; e < n_looked(op); e++) {
         TRY(check_weight(op, &op->w[e]));
         if (op->w_up) TRY(check_weight(op, &op->w_up[e]));
         if (op->b && op->b[e].data) TRY(check_bias(op, &op->b[e]));
@@ -182,12 +192,13 @@ pm_status linear_params_of(struct linear_params *out, const struct linear *op)
                               .k = op->x.cols,
                               .n_expert = n_expert(op),
                               .max_row = max_row(op)};
+    int n = n_looked(op);
     TRY(check_rows(op));
     TRY(check_tensors(op));
-    TRY(stack_of(&p.w, "weight", op->w, p.n_expert));
-    TRY(stack_of(&p.w_up, "weight", op->w_up, p.n_expert));
-    TRY(stack_of(&p.b, "bias", op->b, p.n_expert));
-    if (op->w_up) TRY(stack_of(&p.b_up, "bias", op->b_up, p.n_expert));
+    TRY(stack_of(&p.w, "weight", op->w, n));
+    TRY(stack_of(&p.w_up, "weight", op->w_up, n));
+    TRY(stack_of(&p.b, "bias", op->b, n));
+    if (op->w_up) TRY(stack_of(&p.b_up, "bias", op->b_up, n));
     if (op->rows) {
         p.offset = op->rows->offset;
         p.source = op->rows->source;
@@ -287,6 +298,14 @@ static pm_status narrow(struct device *d, struct linear_params *p, struct linear
     *now = from;
     now->x_rows = rows;
     return PM_OK;
+}
+
+pm_status cuda_check_linear(const struct linear *op)
+{
+    struct linear_params p;
+    struct linear all = *op;
+    all.checked = false;
+    return linear_params_of(&p, &all);
 }
 
 pm_status cuda_linear(struct device *d, const struct linear *op, int n_op)

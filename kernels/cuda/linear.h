@@ -18,6 +18,8 @@
 extern "C" {
 #endif
 
+enum { LINEAR_MAX_EXPERT = 1024 };
+
 /* The same matrix [N, K] or vector [N] of every expert: expert e stands `expert_stride` bytes
  * behind expert e - 1, and so do its scales. Distances may be negative; with one expert they
  * are 0. */

@@ -473,7 +473,8 @@ GPU_DEV void mma_tile_run(unsigned char *ring, unsigned char *wide,
 
 template <class C>
 __global__ void __launch_bounds__(C::THREADS, C::BLOCKS)
-    mma_kernel(const __grid_constant__ struct linear_params p, bool fast_w, bool fast_x)
+    mma_kernel(const __grid_constant__ struct linear_params p, bool fast_w, bool fast_x,
+               bool pdl)
 {
     GPU_DYN_SMEM(smem);
     unsigned char *at = smem;
@@ -481,6 +482,7 @@ __global__ void __launch_bounds__(C::THREADS, C::BLOCKS)
     int *first_tile = smem_take<int>(at, (size_t)p.n_expert + 1);
     int n_col = p.glu.kind != GLU_NONE ? C::WEIGHT_TILE / 2 : C::WEIGHT_TILE;
     int64_t n_col_tile = (p.n + n_col - 1) / n_col;
+    griddep_wait_if(pdl);
     linear_count_tiles(first_tile, p, C::ROW_TILE);
     int64_t n_task = first_tile[p.n_expert] * n_col_tile;
     for (int64_t i = blockIdx.x; i < n_task; i += gridDim.x) {
@@ -500,8 +502,9 @@ template <class C> static pm_status mma_launch(struct device *d, const struct li
     TRY(cuda_check(cudaFuncSetAttribute((const void *)mma_kernel<C>,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem),
                    "linear: shared memory"));
-    return cuda_check(GPU_LAUNCH((mma_kernel<C>), grid, dim3(C::THREADS), smem, d->stream, *p,
-                                 fast_w, fast_x),
+    bool pdl = d->sm >= 90;
+    return cuda_check(GPU_LAUNCH_PDL_IF(pdl, (mma_kernel<C>), grid, dim3(C::THREADS), smem,
+                                        d->stream, *p, fast_w, fast_x, pdl),
                       "linear");
 }
 

@@ -21,28 +21,41 @@ struct linear_task {
     int64_t col0; // first column of y
 };
 
-// Fills first_tile[e] with the number of row tiles before expert e, e = 0 .. E. Called by all
-// threads of the block; first_tile [E + 1] in shared memory.
+// Inclusive sums over the lanes of a warp.
+GPU_DEV int linear_warp_sums(int sum)
+{
+    int lane = (int)threadIdx.x % 32;
+    for (int d = 1; d < 32; d *= 2) {
+        int left = __shfl_up_sync(0xffffffffu, sum, (unsigned)d);
+        if (lane >= d) sum += left;
+    }
+    return sum;
+}
+
+// Fills first_tile[e] with the number of row tiles before expert e, e = 0 .. E, E at most
+// LINEAR_MAX_EXPERT. Called by all threads of the block; first_tile [E + 1] in shared memory.
+// Each warp sums 32 experts at a time; then all warps sum the totals of these groups, a lane a
+// group.
 GPU_DEV void linear_count_tiles(int *first_tile, const struct linear_params &p, int row_tile)
 {
-    int n_expert = p.n_expert;
-    for (int e = (int)threadIdx.x; e < n_expert; e += (int)blockDim.x) {
-        int64_t n = p.offset ? p.offset[e + 1] - p.offset[e] : p.max_row;
-        first_tile[e + 1] = (int)((n + row_tile - 1) / row_tile);
+    int n_expert = p.n_expert, lane = (int)threadIdx.x % 32;
+    int warp = (int)threadIdx.x / 32, n_warp = (int)blockDim.x / 32;
+    for (int e0 = warp * 32; e0 < n_expert; e0 += n_warp * 32) {
+        int e = e0 + lane;
+        int64_t n = 0;
+        if (e < n_expert) n = p.offset ? p.offset[e + 1] - p.offset[e] : p.max_row;
+        int sum = linear_warp_sums((int)((n + row_tile - 1) / row_tile));
+        if (e < n_expert) first_tile[e + 1] = sum;
     }
     if (threadIdx.x == 0) first_tile[0] = 0;
     __syncthreads();
-    if (threadIdx.x < 32) {
-        int lane = (int)threadIdx.x, before = 0;
-        for (int e0 = 0; e0 < n_expert; e0 += 32) {
-            int e = e0 + lane, sum = e < n_expert ? first_tile[e + 1] : 0;
-            for (int d = 1; d < 32; d *= 2) {
-                int left = __shfl_up_sync(0xffffffffu, sum, (unsigned)d);
-                if (lane >= d) sum += left;
-            }
-            if (e < n_expert) first_tile[e + 1] = before + sum;
-            before += __shfl_sync(0xffffffffu, sum, 31);
-        }
+    if (n_expert <= 32) return;
+    int end = min(lane * 32 + 32, n_expert), total = lane * 32 < end ? first_tile[end] : 0;
+    int before = linear_warp_sums(total) - total;
+    __syncthreads();
+    for (int e0 = warp * 32; e0 < n_expert; e0 += n_warp * 32) {
+        int add = __shfl_sync(0xffffffffu, before, e0 / 32);
+        if (e0 + lane < n_expert) first_tile[e0 + lane + 1] += add;
     }
     __syncthreads();
 }

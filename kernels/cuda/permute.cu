@@ -73,6 +73,7 @@ struct rows_args {
     int top_k;
     float factor;
     bool round;
+    bool pdl; /* starts before the kernel before it has ended */
 };
 
 __global__ void __launch_bounds__(256) permute_scaled_kernel(struct rows_args a)
@@ -80,6 +81,7 @@ __global__ void __launch_bounds__(256) permute_scaled_kernel(struct rows_args a)
     int64_t at = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * 4, n = a.x.cols;
     int64_t choice = (int64_t)blockIdx.x * a.top_k;
     float x[4], y[4];
+    griddep_wait_if(a.pdl);
     if (at >= n) return;
     load_values<4>(x, tensor_row(a.x, blockIdx.x), a.x.type, at, n, a.round);
     for (int k = 0; k < a.top_k; k++) {
@@ -106,13 +108,14 @@ pm_status cuda_permute_scaled(struct device *d, const struct gate *gate, struct 
                               struct tensor x, const struct routing *routing)
 {
     bool round = rows_are_round(y) && rows_are_round(x);
-    struct rows_args a = {y, x, routing->place, routing->weight, gate->top_k, 1, round};
+    bool pdl = d->sm >= 90;
+    struct rows_args a = {y, x, routing->place, routing->weight, gate->top_k, 1, round, pdl};
     void (*kernel)(struct rows_args) = permute_scaled_kernel;
     int64_t n_group = ceil_div(x.cols, 4);
     TRY(check_rows("permute_scaled", &y, &x, false));
     if (x.rows == 0 || x.cols == 0) return PM_OK;
-    return cuda_check(GPU_LAUNCH(kernel, row_grid(x.rows, n_group), dim3(row_threads(n_group)),
-                                 0, d->stream, a),
+    return cuda_check(GPU_LAUNCH_PDL_IF(pdl, kernel, row_grid(x.rows, n_group),
+                                        dim3(row_threads(n_group)), 0, d->stream, a),
                       "permute_scaled");
 }
 
@@ -125,6 +128,7 @@ __global__ void __launch_bounds__(256) unpermute_kernel(struct rows_args a)
     const float *weight = a.weight ? a.weight + (int64_t)blockIdx.x * a.top_k : NULL;
     char *row = tensor_row(a.y, blockIdx.x);
     float y[V], sum[V] = {};
+    griddep_wait_if(a.pdl);
     if (at >= n) return;
     load_values<V>(y, row, PM_F32, at, n, a.round);
 #pragma unroll 4
@@ -148,13 +152,14 @@ pm_status cuda_unpermute(struct device *d, const struct gate *gate, struct tenso
 {
     bool round = rows_are_round(y) && rows_are_round(x), narrow = x.type == PM_BF16;
     const float *weight = gate->scale_input ? NULL : routing->weight;
-    struct rows_args a = {y, x, routing->place, weight, gate->top_k, factor, round};
+    bool pdl = d->sm >= 90;
+    struct rows_args a = {y, x, routing->place, weight, gate->top_k, factor, round, pdl};
     void (*kernel)(struct rows_args) =
         narrow ? unpermute_kernel<PM_BF16, 8> : unpermute_kernel<PM_F32, 4>;
     int64_t n_group = ceil_div(y.cols, narrow ? 8 : 4);
     TRY(check_rows("unpermute", &y, &x, true));
     if (y.rows == 0 || y.cols == 0) return PM_OK;
-    return cuda_check(GPU_LAUNCH(kernel, row_grid(y.rows, n_group), dim3(row_threads(n_group)),
-                                 0, d->stream, a),
+    return cuda_check(GPU_LAUNCH_PDL_IF(pdl, kernel, row_grid(y.rows, n_group),
+                                        dim3(row_threads(n_group)), 0, d->stream, a),
                       "unpermute");
 }

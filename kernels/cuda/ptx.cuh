@@ -56,7 +56,10 @@
  * blocks of the kernel before it called griddep_launch() or ended, and must call griddep_wait()
  * before it touches anything that kernel writes or reads. */
 #define GPU_LAUNCH_PDL(k, grid, block, smem, stream, ...)                                      \
-    gpu_launch((k), (grid), (block), (smem), (stream), true, __VA_ARGS__)
+    GPU_LAUNCH_PDL_IF(true, k, grid, block, smem, stream, __VA_ARGS__)
+/* Dependent launch where `pdl` holds, for kernels of all devices: see griddep_wait_if. */
+#define GPU_LAUNCH_PDL_IF(pdl, k, grid, block, smem, stream, ...)                              \
+    gpu_launch((k), (grid), (block), (smem), (stream), (pdl), __VA_ARGS__)
 
 template <class... P, class... A>
 static inline cudaError_t gpu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
@@ -623,6 +626,19 @@ GPU_DEV uint64_t wgmma_desc_k128(uint32_t start)
 GPU_DEV uint32_t swizzle_128(uint32_t row, uint32_t byte)
 {
     return row * 128 + (byte ^ (row & 7) << 4);
+}
+
+/* The first thing in every thread of a kernel that is launched with GPU_LAUNCH_PDL_IF(pdl,
+ * ...): griddep_wait; then griddep_launch, for what it lets start waits in its turn. */
+GPU_DEV void griddep_wait_if(bool pdl)
+{
+#if GPU_SM90
+    if (!pdl) return;
+    griddep_wait();
+    griddep_launch();
+#else
+    (void)pdl;
+#endif
 }
 
 /* Takes n elements of dynamic shared memory at p and moves p on, in steps of 128 bytes. Host

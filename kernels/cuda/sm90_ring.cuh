@@ -21,7 +21,6 @@
 #include "kernels/cuda/ptx.cuh"
 
 enum {
-    SM90_MAX_EXPERT = 1024,
     SM90_ATOM = 64,  // rows of weights of a wgmma
     SM90_PANEL = 64, // values of k in a panel of x: 128 bytes, a row of the swizzle
     SM90_ROWS = 8,   // rows of x of the smallest wgmma
@@ -87,7 +86,7 @@ template <class S> constexpr size_t sm90_smem()
     return 1024 + GPU_SMEM_BYTES(uint8_t, S::stages * S::w_stage) +
            GPU_SMEM_BYTES(uint16_t, S::stages * S::x_stage) +
            GPU_SMEM_BYTES(uint8_t, S::consumers * 2 * SM90_OUT_BYTES) +
-           GPU_SMEM_BYTES(uint64_t, 2 * S::stages) + GPU_SMEM_BYTES(int, SM90_MAX_EXPERT + 1);
+           GPU_SMEM_BYTES(uint64_t, 2 * S::stages) + GPU_SMEM_BYTES(int, LINEAR_MAX_EXPERT + 1);
 }
 
 #if GPU_SM90A
@@ -108,7 +107,7 @@ template <class S> GPU_DEV struct sm90_view sm90_carve(unsigned char *p)
     v.out = smem_take<uint8_t>(p, S::consumers * 2 * SM90_OUT_BYTES);
     v.full = smem_take<uint64_t>(p, 2 * S::stages);
     v.empty = v.full + S::stages;
-    v.first_tile = smem_take<int>(p, SM90_MAX_EXPERT + 1);
+    v.first_tile = smem_take<int>(p, LINEAR_MAX_EXPERT + 1);
     return v;
 }
 

@@ -164,6 +164,7 @@ typedef struct pm_params {
     int32_t priority;         /* lower runs first */
     uint64_t key;             /* whose share of the engine it uses; prefixes of one key are not
                                  found by another */
+    uint64_t salt;            /* nor those of one salt with another */
     int64_t deadline_us;      /* from the submission; 0: none */
     /* NULL, or asked with the callback's arg before each step of the prompt: false ends the
      * generation with PM_FINISH_CALLER, and n_prompt counts the tokens computed. */

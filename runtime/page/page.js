@@ -12,6 +12,7 @@
     recent: null, // what was added lately, flat, fading
     shape: [0, 0], // layers, experts
     at: [0, 0], // the cell that is described
+    timer: null, // of the next question to the server; null while it is asked
   };
 
   function headers() {
@@ -122,6 +123,7 @@
     if (!prompt || state.abort) return;
     state.abort = new AbortController();
     busy(true);
+    tickSoon();
     let out;
     if (chat) {
       state.turns.push({ role: "user", content: prompt });
@@ -295,15 +297,18 @@
   async function connect() {
     const m = (await ask("/v1/models")).data[0];
     state.model = m.id;
-    const experts = m.experts ? `, ${m.experts} experts, ${m.experts_per_token} of them a token` : "";
-    $("model").textContent = `${m.id}, context ${m.max_model_len}${experts}`;
-    $("mode").value = m.chat_template ? "chat" : "complete";
-    $("mode").options[0].disabled = !m.chat_template;
+    const f = m.meta;
+    const experts = f.n_expert ? `, ${f.n_expert} experts, ${f.n_expert_per_token} of them a token` : "";
+    $("model").textContent = `${m.id} on ${f.device}, context ${m.max_model_len}${experts}`;
+    $("mode").value = f.chat ? "chat" : "complete";
+    $("mode").options[0].disabled = !f.chat;
     mode();
   }
 
+  // Asks the server again and again, more often while this page has a generation in flight.
   async function tick() {
-    let wait = 1000;
+    let wait = state.abort ? 250 : 1000;
+    state.timer = null;
     try {
       if (!state.model) await connect();
       if (!document.hidden) {
@@ -320,7 +325,13 @@
       $("health").className = "wrong";
       wait = 3000;
     }
-    setTimeout(tick, wait);
+    state.timer = setTimeout(tick, wait);
+  }
+
+  function tickSoon() {
+    if (!state.timer) return; // it is asking right now
+    clearTimeout(state.timer);
+    state.timer = setTimeout(tick, 100);
   }
 
   $("form").addEventListener("submit", (e) => { e.preventDefault(); send(); });

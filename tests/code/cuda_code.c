@@ -22,9 +22,9 @@ static const struct {
     const char *name;
     unsigned code;
 } opcodes[] = {
-    {"LDGSTS", 0xfae}, {"LDSM", 0x83b},    {"STSM", 0x844},    {"HMMA", 0x23c},
-    {"HGMMA", 0x9f0},  {"HGMMA_R", 0xdf0}, {"UTMALDG", 0x5b4}, {"USETMAXREG", 0x9c8},
-    {"LDL", 0x983},    {"STL", 0x387},
+    {"LDGSTS", 0xfae}, {"LDSM", 0x83b},    {"STSM", 0x844},      {"HMMA", 0x23c},
+    {"HGMMA", 0x9f0},  {"HGMMA_R", 0xdf0}, {"UTMALDG", 0x5b4},   {"USETMAXREG", 0x9c8},
+    {"LDL", 0x983},    {"STL", 0x387},     {"WARPGROUP", 0x9c5},
 };
 enum { N_OPCODE = sizeof opcodes / sizeof *opcodes };
 
@@ -38,6 +38,7 @@ static const struct rule {
     {"sm90_shapeIL8pm_dtype3E", 90, 90, {"HGMMA_R", "UTMALDG", "LDGSTS"}}, /* F8_E4M3 */
     {"sm90_shapeIL8pm_dtype4E", 90, 90, {"HGMMA_R", "UTMALDG", "LDGSTS"}}, /* MXFP4 */
     {"mma_kernelI", 80, 100, {"HMMA", "LDSM", "LDGSTS"}},
+    {"attend_wgmma", 90, 90, {"HGMMA", "HGMMA_R", "LDGSTS"}},
     {"attend_mma", 80, 100, {"HMMA", "LDSM", "LDGSTS"}},
     {"wgmma_kernel", 90, 90, {"HGMMA"}},
 };
@@ -78,6 +79,12 @@ static void check_kernel(const char *kernel, int sm, const unsigned *count)
     }
     if ((count[code_of("LDL")] || count[code_of("STL")]) && !strstr(kernel, local[0])) {
         bad(kernel, sm, "keeps values in local memory");
+    }
+    /* WARPGROUP: fences and waits. Where the compiler cannot follow which registers a wgmma has
+     * in use it puts both around each one, and says so among much else. */
+    unsigned n_wgmma = count[code_of("HGMMA")] + count[code_of("HGMMA_R")];
+    if (n_wgmma && 2 * count[code_of("WARPGROUP")] > 3 * n_wgmma) {
+        bad(kernel, sm, "waits for each wgmma before the next");
     }
     for (int r = 0; r < N_RULE; r++) {
         if (!strstr(kernel, rules[r].part) || sm < rules[r].from || sm > rules[r].to) continue;

@@ -18,9 +18,10 @@ import sys
 import threading
 import time
 
-from served import Server, connect, request, reset, statuses, stream, talk
+from served import Server, connect, request, reset, statuses, stream, talk, talk_many
 
 PROMPT = "/v1/completions"
+MAX_GROWTH_KB = 96 << 10  # bodies of 8 MiB at once in the heaps of several threads
 GOOD = [{"prompt": text, "max_tokens": 120, "temperature": 0.7, "seed": 11 + i, "logprobs": 2, "ignore_eos": True}
         for i, text in enumerate(["def add(a, b):", "The license", "import os\n", "int main(void)"])]
 LONG = {"prompt": "x = 1\n", "max_tokens": 3000, "temperature": 0.9, "ignore_eos": True, "stream": True}
@@ -91,7 +92,7 @@ def idle(port, n, r, hold):
         except OSError:
             pass
         sockets.append((kind, s))
-    hold.wait(60)  # all others are done
+    hold.wait(1200)  # all others are done
     for kind, s in sockets:
         if kind > 1 and r.random() < 0.3:
             try:
@@ -109,7 +110,7 @@ def slow_readers(port, n, r, hold):
         s = connect(port, 10, receive_buffer=2048)
         s.sendall(request("POST", PROMPT, {**LONG, "max_tokens": 1500}))
         sockets.append(s)
-    hold.wait(60)
+    hold.wait(1200)
     for s in sockets:
         reset(s)
     return []
@@ -128,7 +129,7 @@ def oversize(port, n, r, hold):
                                     b"Content-Length: 99999999999999999999999\r\n\r\n{"),
         ("a body over the limit", request("POST", PROMPT, b" " * (9 << 20))),
         ("chunks over the limit", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                                  b"Transfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 160),
+                                  b"Transfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 280),
     ]
     return each(port, n, r, cases, "oversize", half_close=False)
 
@@ -168,7 +169,8 @@ def smuggled(port, n, r, hold):
 
 
 def each(port, n, r, cases, what, half_close=True):
-    """Every case at least once: at most one answer, a 4xx, and then the end of the connection."""
+    """Every case at least once: refused, and then the end of the connection. The smuggled request would be
+    answered with 200. (libmicrohttpd 0.9.75 writes the head of some of its own 400s twice.)"""
     problems = []
     for i in range(max(n, len(cases))):
         name, data = cases[i % len(cases)]
@@ -176,30 +178,23 @@ def each(port, n, r, cases, what, half_close=True):
         codes = statuses(got)
         if got is None:
             problems.append(f"{what}: {name}: neither an answer nor an end")
-        elif len(codes) > 1 or any(not 400 <= c < 500 and c != 505 for c in codes):
+        elif any(not 400 <= c < 500 and c != 505 for c in codes):
             problems.append(f"{what}: {name}: statuses {codes}")
     return sorted(set(problems))
 
 
 def truncated(port, n, r, hold):
-    """Requests cut anywhere; what is complete is answered, the rest is not."""
+    """Requests cut anywhere, with a FIN or an RST: nothing is answered with success."""
     problems = []
     whole = request("POST", PROMPT, {"prompt": "a b c", "max_tokens": 2})
-    for i in range(n):
-        cut = r.randrange(len(whole))
-        with connect(port) as s:
-            s.sendall(whole[:cut])
-            if i % 3 == 0:
-                reset(s)
-                continue
-            if i % 3 == 1:
-                s.shutdown(socket.SHUT_WR)
-                try:
-                    codes = statuses(s.recv(65536))
-                except OSError:
-                    codes = []
-                if any(c < 400 or c > 499 for c in codes):
-                    problems.append(f"truncated at {cut}: {codes}")
+    for _ in range(n // 2):
+        s = connect(port)
+        s.sendall(whole[: r.randrange(len(whole))])
+        reset(s)
+    cuts = [r.randrange(len(whole)) for _ in range(n // 2)]
+    for cut, got in zip(cuts, talk_many(port, [whole[:cut] for cut in cuts])):
+        if got is None or any(not 400 <= c < 500 for c in statuses(got)):
+            problems.append(f"truncated at {cut}: {statuses(got)}, {'open' if got is None else 'closed'}")
     return sorted(set(problems))
 
 
@@ -242,7 +237,7 @@ BAD_JSON = [
     b'{"prompt": "x", "temperature": 1e999}', b'{"prompt": "x", "temperature": -1}', b'{"prompt": "x", "temperature": "hot"}',
     b'{"prompt": "x", "max_tokens": -1}', b'{"prompt": "x", "max_tokens": 1.5}', b'{"prompt": "x", "max_tokens": 1e30}',
     b'{"prompt": "x", "max_tokens": 99999999999999999999}', b'{"prompt": [1, "x"]}', b'{"prompt": [1e9]}', b'{"prompt": [-1]}',
-    b'{"prompt": [[[1]]]}', b'{"prompt": []}', b'{"prompt": {}}', b'{"prompt": true}', b'{"prompt": "x", "n": 1000000}',
+    b'{"prompt": [[[1]]]}', b'{"prompt": {}}', b'{"prompt": true}', b'{"prompt": "x", "n": 1000000}',
     b'{"prompt": "x", "n": 0}', b'{"prompt": "x", "stop": [[]]}', b'{"prompt": "x", "stop": [1]}', b'{"prompt": "x", "stop": ["' +
     b'", "'.join([b"s"] * 100) + b'"]}', b'{"prompt": "x", "logit_bias": {"x": 1}}', b'{"prompt": "x", "logit_bias": {"1": 1e9}}',
     b'{"prompt": "x", "logit_bias": {"-1": 1}}', b'{"prompt": "x", "logprobs": 1000}', b'{"prompt": "x", "seed": "x"}',
@@ -298,16 +293,18 @@ def mutated(r):
 
 def noise(port, n, r, hold):
     """Random bytes, and proper requests with some bytes changed."""
-    problems = []
+    problems, datas = [], []
     whole = request("POST", PROMPT, {"prompt": "a", "max_tokens": 1})
     for i in range(n):
         data = bytearray(r.randbytes(r.randrange(1, 400)) if i % 2 else whole)
         if i % 2 == 0:
             for _ in range(r.randrange(1, 4)):
                 data[r.randrange(len(data))] = r.randrange(256)
-        codes = statuses(talk(port, bytes(data), 20))
-        if any(c >= 500 and c not in (501, 505) for c in codes):
-            problems.append(f"noise: status {codes} for {bytes(data)!r}")
+        datas.append(bytes(data))
+    for data, got in zip(datas, talk_many(port, datas)):
+        codes = statuses(got)
+        if got is None or any(c >= 500 and c not in (501, 505) for c in codes):
+            problems.append(f"noise: {'no end' if got is None else codes} for {data!r}")
     return problems[:3]
 
 
@@ -319,7 +316,9 @@ ATTACKS = ((idle, 250, 1000, True), (slow_readers, 8, 32, True), (oversize, 16, 
 
 def attack(function, port, n, seed, hold, out):
     try:
-        out.put((function.__name__, function(port, n, random.Random(seed), hold)))
+        start = time.monotonic()
+        found = function(port, n, random.Random(seed), hold)
+        out.put((f"{function.__name__} ({n}, {time.monotonic() - start:.1f} s)", found))
     except Exception as e:
         out.put((function.__name__, [f"{function.__name__} broke: {e!r}"]))
 
@@ -366,15 +365,15 @@ def run_attacks(server, full, seed):
 
 
 def settle(server, before, patience=20):
-    """Problems of a server that is not as it was: blocks, requests, descriptors, threads."""
+    """What a server holds that it did not hold before: blocks, requests, descriptors, threads."""
     end = time.monotonic() + patience
     while True:
         now = (*server.in_use(), server.descriptors(), server.threads())
-        if now == before or time.monotonic() > end:
+        if all(b <= a for a, b in zip(before, now)) or time.monotonic() > end:
             break
         time.sleep(0.2)
     names = ("blocks in use", "requests running", "requests waiting", "descriptors", "threads")
-    return [f"after the attacks: {name}: {b}, before {a}" for name, a, b in zip(names, before, now) if a != b]
+    return [f"after the attacks: {name}: {b}, before {a}" for name, a, b in zip(names, before, now) if b > a]
 
 
 def out_of_descriptors(server):
@@ -398,10 +397,11 @@ def out_of_descriptors(server):
             problems.append("out of descriptors: a running stream ended early")
     except Exception as e:
         problems.append(f"out of descriptors: a running stream failed: {e!r}")
-    cpu = cpu_seconds(server.pid)
+    cpu = server.cpu_seconds()
     time.sleep(1)
-    if cpu_seconds(server.pid) - cpu > 0.5:
-        problems.append(f"out of descriptors: it spins, {cpu_seconds(server.pid) - cpu:.2f} s of processor in a second")
+    cpu = server.cpu_seconds() - cpu
+    if cpu > 0.5:
+        problems.append(f"out of descriptors: it spins, {cpu:.2f} s of processor in a second")
     for s in sockets:
         s.close()
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
@@ -412,12 +412,6 @@ def out_of_descriptors(server):
     if good.is_alive() or not good.n:
         problems.append("out of descriptors: it takes no connections afterwards")
     return problems + good.problems
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def main():
@@ -432,8 +426,9 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     problems, rss = [], []
     with Server(args.program, args.model) as server:
-        list(stream(server.port, GOOD[0]))  # threads that start with the first request
+        server.fill_cache()
         server.wait_idle()
+        rss.append(server.rss_kb())
         before = (*server.in_use(), server.descriptors(), server.threads())
         for i in range(args.rounds):
             start = time.monotonic()
@@ -445,13 +440,13 @@ def main():
             if statistics["gap_max_s"] > args.max_gap:
                 found.append(f"a good client waited {statistics['gap_max_s']:.2f} s between two tokens")
             problems += found
-        if len(rss) > 1 and rss[-1] > rss[0] * 1.05 + 4096:
+        if rss[-1] > rss[0] + MAX_GROWTH_KB or (len(rss) > 4 and rss[-1] > rss[-2] * 1.02 + 1024):
             problems.append(f"memory grew from round to round: {rss} kB")
         problems += out_of_descriptors(server)
         problems += settle(server, before)
         status = server.stop()
-        if status != 0:
-            problems.append(f"SIGTERM: exit status {status}: {server.said()[-500:]}")
+        if status:
+            problems.append(f"SIGTERM: exit status {status}")
     for p in dict.fromkeys(problems):
         print("FAILED:", p)
     print("failed" if problems else "passed")

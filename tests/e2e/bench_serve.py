@@ -193,6 +193,16 @@ def faults(server):
     server.requests()
 
 
+def plain_paths(server):
+    r = server.bench("--endpoint", "/version", "-n", "50", "-c", "2")
+    check(r["completed"] == 50 and r["total_output_tokens"] == 0 and r["mean_e2el_ms"] > 0, "GET of any path")
+    r = server.bench("--endpoint", "/nothing", "-n", "2", status=1)
+    check(r["errors_by_kind"] == {"HTTP 404": 2}, "its failures")
+    server.bench("--endpoint", "/v1/completions", "-n", "1", "--extra-body",
+                 '{"model": "fake", "prompt": "a", "max_tokens": 1}')
+    check(server.requests()[-1]["body"] == {"model": "fake", "prompt": "a", "max_tokens": 1}, "POST with a body")
+
+
 def connections(server):
     before = int(metric(server, "connections_total"))
     server.bench("-n", "20", "-c", "2", "--output-len", "1")
@@ -242,7 +252,7 @@ def wrong_usage():
 def main():
     wrong_usage()
     with Fake() as server:
-        for part in (closed_loop, open_loop, workloads, faults, connections, ends):
+        for part in (closed_loop, open_loop, workloads, faults, plain_paths, connections, ends):
             start = time.monotonic()
             part(server)
             print(f"{part.__name__}: {time.monotonic() - start:.1f} s")

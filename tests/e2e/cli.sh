@@ -133,6 +133,16 @@ expect 0 "synthetic qwen3_moe" bench model --synthetic qwen3_moe --set num_hidde
 expect 0 '^## Models' bench report "$work/result.json"
 echo '[1]' >"$work/wrong.json"
 expect 1 'wrong.json: .*found 1, wanted an object with a result' bench report "$work/wrong.json"
+expect 0 '^100 requests done, 0 refused, .* simulated' bench schedule --requests 100 --kv-tokens 4096
+expect 0 '"refused": [1-9]' bench schedule --rate 1000 --max-queue 4 --json
+printf '{"arrival_ms": 0, "prompt": 32, "output": 3}\n{"arrival_ms": 500, "prompt": 32, "output": 3}\n' >"$work/arrivals"
+expect 0 '"prefix_hit_tokens": 0' bench schedule --trace "$work/arrivals" --json
+sed 's/"output"/"shared": 32, &/' "$work/arrivals" >"$work/shared"
+expect 0 '"prefix_hit_tokens": 16' bench schedule --trace "$work/shared" --json
+printf '{"arrival_ms": 0, "prompt": 3, "output": 0}\n' >"$work/arrivals"
+expect 1 'arrivals:1: output: found 0, wanted an integer from 1' bench schedule --trace "$work/arrivals"
+expect 2 'cost: found "1,2", wanted four numbers' bench schedule --cost 1,2
+expect 0 '^\| 2 \| 2 \|' bench batch "$work/synth" --seats 2 -p 4 -n 4 -r 1
 expect 0 'bench kernels --shape' bench kernels --help
 expect 0 '^[0-9a-f].*,olmoe,layer,loop,BF16,trace,3,16,2,' bench kernels --shape olmoe -e 16 -k 2 --op layer \
     -n 3 -r 1 --routing "trace:$work/trace" --cache hot --baseline loop -o csv

@@ -1,54 +1,23 @@
-"""polymath serve as a child process, and small clients for tests; the standard library only."""
+"""What attacks, soaks and measurements need beyond server.py: a server's inside from the outside, rude clients."""
 
 import http.client
 import json
 import os
 import re
-import signal
+import selectors
 import socket
 import struct
-import subprocess
-import tempfile
 import time
 
+import server
 
-class Server:
-    """A server on a free port of 127.0.0.1; use it with `with`."""
 
-    def __init__(self, program, model, *options, before=()):
-        self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen([*before, program, "serve", model, "--port", "0", *options],
-                                        stderr=self.log, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        self.pid, self.port = self.process.pid, 0
-        end = time.monotonic() + 120
-        while not self.port:
-            found = re.search(r"at http://127\.0\.0\.1:(\d+)", self.said())
-            if found:
-                self.port = int(found.group(1))
-            elif self.process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"the server did not start: {self.said()}")
-            else:
-                time.sleep(0.02)
+class Server(server.Server):
+    """A server with all its threads, whose use of the machine can be seen."""
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def said(self):
-        self.log.seek(0)
-        return self.log.read()
-
-    def stop(self, patience=60):
-        """SIGTERM; the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            return "it did not end"
+    def __init__(self, program, model, *options):
+        super().__init__(program, model, "-t", str(os.cpu_count()), *options)
+        self.pid = self.process.pid
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
@@ -60,29 +29,15 @@ class Server:
         with open(f"/proc/{self.pid}/status") as f:
             return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
 
-    def get(self, path, timeout=30):
-        """(status, body)"""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-    def post(self, path, body, timeout=60):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-        finally:
-            connection.close()
+    def cpu_seconds(self):
+        with open(f"/proc/{self.pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def metrics(self):
         """The sums of samples by name without prefix and labels."""
         sums = {}
-        for line in self.get("/metrics")[1].splitlines():
+        for line in self.ask("GET", "/metrics")[2].decode().splitlines():
             found = re.match(r"polymath:(\w+)(?:\{.*\})? (\S+)$", line)
             if found:
                 sums[found.group(1)] = sums.get(found.group(1), 0) + float(found.group(2))
@@ -95,13 +50,16 @@ class Server:
                 int(m["num_requests_waiting"]))
 
     def wait_idle(self, patience=30):
-        """Waits until nothing runs and waits; the blocks in use then."""
+        """Waits until nothing runs and waits."""
         end = time.monotonic() + patience
-        while True:
-            blocks, running, waiting = self.in_use()
-            if running + waiting == 0 or time.monotonic() > end:
-                return blocks, running, waiting
+        while sum(self.in_use()[1:]) and time.monotonic() < end:
             time.sleep(0.1)
+
+    def fill_cache(self):
+        """Touches every block of the cache, so that memory which grows from now on is not the cache's."""
+        m = self.metrics()
+        for i in range(int(m["kv_cache_blocks"]) // 32 + 2):
+            self.post("/v1/completions", {"prompt": [256 + (i * 7 + j * 13) % 700 for j in range(512)], "max_tokens": 1})
 
 
 def request(method, path, body=None, headers=""):
@@ -148,6 +106,40 @@ def talk(port, data, timeout=10, half_close=True):
             return got or None
         except OSError:
             return got
+
+
+def talk_many(port, datas, timeout=20, at_once=50):
+    """talk() for many, so many at a time, in the same order."""
+    results = []
+    for start in range(0, len(datas), at_once):
+        part, chooser = datas[start : start + at_once], selectors.DefaultSelector()
+        got = [b""] * len(part)
+        for i, data in enumerate(part):
+            s = connect(port, timeout)
+            try:
+                s.sendall(data)
+                s.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+            s.setblocking(False)
+            chooser.register(s, selectors.EVENT_READ, i)
+        end = time.monotonic() + timeout
+        while chooser.get_map() and time.monotonic() < end:
+            for key, _ in chooser.select(0.5):
+                try:
+                    more = key.fileobj.recv(65536)
+                except OSError:
+                    more = b""
+                got[key.data] += more
+                if not more:
+                    chooser.unregister(key.fileobj)
+                    key.fileobj.close()
+        for key in list(chooser.get_map().values()):
+            got[key.data] = got[key.data] or None
+            key.fileobj.close()
+        chooser.close()
+        results += got
+    return results
 
 
 def statuses(data):

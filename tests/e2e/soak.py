@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from served import Server, connect, request, reset, statuses, stream
+from served import Server, connect, request, reset, statuses
 
 TEXTS = ["def add(a, b):", "The license of this program", "import os\nimport sys\n", "#include <stdio.h>\nint main", "x = [1, 2, 3]\n"]
 PREFIX = "This text stands in front of many prompts, so that the cache of prefixes has something to find. " * 6
@@ -92,7 +92,7 @@ def main():
     args = parser.parse_args()
     problems, samples = [], []
     with Server(args.program, args.model) as server:
-        list(stream(server.port, {"prompt": "x", "max_tokens": 2}))
+        server.fill_cache()
         server.wait_idle()
         before = (*server.in_use(), server.descriptors(), server.threads())
         counts = [{} for _ in range(args.clients)]
@@ -117,7 +117,7 @@ def main():
             samples.append(sample)
             print(json.dumps(sample), flush=True)
         if server.process.poll() is not None:
-            problems.append(f"the server ended with {server.process.returncode}: {server.said()[-1000:]}")
+            problems.append(f"the server ended with {server.process.returncode}")
         else:
             for c in clients:
                 c.problems += [None] * 20  # they stop
@@ -129,7 +129,7 @@ def main():
             if after != before:
                 problems.append(f"blocks, running, waiting, descriptors, threads: {after}, before {before}")
             status = server.stop()
-            if status != 0:
+            if status:
                 problems.append(f"exit status {status}")
     problems += sorted({p for c in clients for p in c.problems if p})
     half = [s["rss_kb"] for s in samples]

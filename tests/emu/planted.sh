@@ -6,15 +6,19 @@
 #
 # WORK is a folder for the copy and its builds, kept between runs. KIND is fast, address or thread:
 # only the bugs that this build must find (all, when left out). WORD: only bugs whose file, text or
-# test contains it. Exit status 1 when a bug was not found, or could not be planted or built.
+# test contains it. PART=I/N in the environment: of these every N-th, from the I-th (0 .. N - 1).
+# Exit status 1 when a bug was not found, or could not be planted or built.
 set -eu
-[ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 work=$1 only=${2:-} word=${3:-}
 mkdir -p "$work"
 work=$(CDPATH='' cd -- "$work" && pwd)
 tree=$work/tree
-missed=0 planted=0
+part=${PART:-0/1}
+missed=0 planted=0 seen=0
+# What is put back after a bug was built before, and so was the mutant in the run before this.
+launcher=$(command -v ccache || true)
 
 # Brings the copy up to date; unchanged files keep their times, so builds stay small.
 sync_tree() {
@@ -55,6 +59,7 @@ build() { # KIND TARGET
         [ "$1" != address ] || sanitize=address,undefined
         cmake -S "$tree" -B "$folder" -G Ninja -DPM_SANITIZE="$sanitize" -DPM_WERROR=OFF \
             -DPM_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+            -DCMAKE_C_COMPILER_LAUNCHER="$launcher" -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" \
             -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g" >"$work/log" 2>&1 || return 1
     fi
     cmake --build "$folder" --target "$2" ${JOBS:+-j "$JOBS"} >"$work/log" 2>&1
@@ -77,6 +82,8 @@ try() {
     [ -n "$file" ] || return 0
     [ -z "$only" ] || [ "$only" = "$in" ] || return 0
     case "$file $find $test" in *"$word"*) ;; *) return 0 ;; esac
+    seen=$((seen + 1))
+    [ $(((seen - 1) % ${part#*/})) = "${part%/*}" ] || return 0
     planted=$((planted + 1))
     if ! plant "$file" "$find" "$with" "$nth" >"$work/mutant"; then
         report "NOT THERE" && missed=$((missed + 1))
@@ -98,7 +105,8 @@ try() {
 
 sync_tree
 file='' find='' with='' nth='' test='' in='' env='' args=''
-exec 3<"$root/tests/emu/planted.txt"
+cp "$root/tests/emu/planted.txt" "$work/bugs" # the tree may change meanwhile
+exec 3<"$work/bugs"
 while IFS= read -r line <&3 || [ -n "$line" ]; do
     key=${line%% *}
     value=$(printf '%s' "${line#"$key"}" | sed 's/^ *//; s/ *$//')

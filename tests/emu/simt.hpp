@@ -153,6 +153,8 @@ constexpr int warpSize = 32;
     emu::launch(#k, false, (k), (grid), (block), (smem), (stream), __VA_ARGS__)
 #define GPU_LAUNCH_PDL(k, grid, block, smem, stream, ...)                                      \
     emu::launch(#k, true, (k), (grid), (block), (smem), (stream), __VA_ARGS__)
+#define GPU_LAUNCH_PDL_IF(pdl, k, grid, block, smem, stream, ...)                              \
+    emu::launch(#k, (pdl), (k), (grid), (block), (smem), (stream), __VA_ARGS__)
 
 GPU_DEV void __syncthreads()
 {

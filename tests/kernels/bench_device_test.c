@@ -1,5 +1,6 @@
 /* bench_device_test.c - marks, recorded samples and the kernel benchmark on the device that
  * POLYMATH_TEST_DEVICE names, a CPU without it. */
+#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,39 @@ static void a_device_says_what_a_measurement_needs(void **state)
     assert_true(f.k->host_memory || strstr(facts.software, "CUDA "));
     f.k->close(f.d);
 }
+
+#ifdef TEST_CUDA_EMULATED
+/* With the NVML of the tests, which is started once for a device and ended with it. */
+static void clocks_come_from_nvml(void **state)
+{
+    void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    int (*started)(void) = NULL;
+    void *found = library ? dlsym(library, "nvml_fake_started") : NULL;
+    struct fixture f;
+    struct device_facts facts;
+    (void)state;
+    memcpy(&started, &found, sizeof started);
+    if (!started) {
+        skip();
+        return;
+    }
+    open_fixture(&f);
+    assert_int_equal(started(), 0);
+    for (int i = 0; i < 2; i++) {
+        f.k->facts(f.d, &facts);
+        assert_int_equal(started(), 1);
+        assert_int_equal(facts.clock_mhz, 1410);
+        assert_int_equal(facts.max_clock_mhz, 1980);
+        assert_int_equal(facts.memory_mhz, 2619);
+        assert_int_equal(facts.celsius, 41);
+        assert_int_equal(facts.watts, 346);
+        assert_non_null(strstr(facts.software, "driver 123.45.67, CUDA "));
+    }
+    f.k->close(f.d);
+    assert_int_equal(started(), 0);
+    dlclose(library);
+}
+#endif
 
 /* Adds 1 to one value, and notes the turn. */
 struct counter {
@@ -198,6 +232,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(marks_bound_the_work_between_them),
         cmocka_unit_test(a_device_says_what_a_measurement_needs),
+#ifdef TEST_CUDA_EMULATED
+        cmocka_unit_test(clocks_come_from_nvml),
+#endif
         cmocka_unit_test(samples_run_all_turns_of_all_contenders),
         cmocka_unit_test(turns_are_chosen),
         cmocka_unit_test(kernels_are_measured_beside_a_baseline),

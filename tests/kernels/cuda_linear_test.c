@@ -466,6 +466,16 @@ static void refuses_what_kernels_cannot_reach(void **state)
     b[2].data = NULL;
     expect_error(rig->k->linear(rig->d, &bad, 1), PM_ERR_UNSUPPORTED, "bias of expert 2");
     b[2] = on.b[2];
+    /* A list that was checked is taken at its word beyond the second expert. */
+    expect_ok(rig->k->check_linear(&on));
+    b[2].data = on.b[2].data;
+    w[7].data = NULL;
+    bad.checked = true;
+    expect_error(rig->k->check_linear(&bad), PM_ERR_UNSUPPORTED, "weight of expert 7");
+    expect_ok(rig->k->linear(rig->d, &bad, 1));
+    w[1].type = PM_F16;
+    expect_error(rig->k->linear(rig->d, &bad, 1), PM_ERR_UNSUPPORTED, "weight of expert 1");
+    bad = on;
     bad.x.data = (char *)on.x.data + 1;
     expect_error(rig->k->linear(rig->d, &bad, 1), PM_ERR_ARG, "x has");
     bad.x = on.x;

@@ -53,6 +53,23 @@ static void assert_string(const json *v, const char *text, size_t n)
     assert_memory_equal(json_text(v), text, n + 1);
 }
 
+static void numbers_keep_their_spelling(void **state)
+{
+    struct json_doc *doc =
+        parse("[1, 1.0, {\"a\": 1e2, \"b\": -5}, 12345678901234567890, 999]");
+    static const char *const wanted[] = {NULL, "1.0", NULL, "12345678901234567890", NULL};
+    const json *v = json_child(json_root(doc)), *inner = json_get(json_next(json_next(v)), "a");
+    (void)state;
+    assert_string_equal(json_number_text(inner), "1e2");
+    assert_null(json_number_text(json_next(inner)));
+    assert_int_equal(json_key_bytes(inner), 1);
+    for (int i = 0; i < 5; i++, v = json_next(v)) {
+        assert_int_equal(json_number_text(v) == NULL, wanted[i] == NULL);
+        if (wanted[i]) assert_string_equal(json_number_text(v), wanted[i]);
+    }
+    json_free(doc);
+}
+
 static void parse_reads_every_type(void **state)
 {
     struct json_doc *doc = parse(" { \"o\":{}, \"a\":[1,2], \"s\":\"x\", \"n\":-1.5e1,"
@@ -514,6 +531,7 @@ static void written_bytes_that_are_not_utf8_are_replaced(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers_keep_their_spelling),
         cmocka_unit_test(parse_reads_every_type),
         cmocka_unit_test(a_root_may_be_any_value),
         cmocka_unit_test(raw_access_of_another_type_is_null),

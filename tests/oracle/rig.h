@@ -24,6 +24,12 @@ enum { RIG_DEVICES = 3, RIG_MEMORY = 8192 };
 
 struct backend;
 
+/* The normal density as layers of equal area, see rig_normal. */
+enum { N_LAYER = 128 };
+struct normal_layers {
+    double x[N_LAYER + 1], density[N_LAYER + 1];
+};
+
 struct rig {
     const struct kernels *k;
     const struct backend *backend;      /* limits of it, see backends.h */
@@ -31,6 +37,7 @@ struct rig {
     struct device *d;                   /* the one with 2 */
     double bf16_unit; /* relative error of activations that meet bf16 values, see oracle.h */
     uint64_t random;
+    struct normal_layers normal;
     void *memory[RIG_MEMORY];
     int n_memory;
 };

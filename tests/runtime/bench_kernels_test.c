@@ -9,6 +9,7 @@
 
 #include "bench/kernels.h"
 #include "bench/routing_make.h"
+#include "bench/stats.h"
 #include "runtime/trace.h"
 #include "tests/kernels/bench_run.h"
 #include "tests/oracle/rig.h"
@@ -102,6 +103,16 @@ static void popularity_is_as_asked(void **state)
     assert_true(share[0] < 1.15 / 16 && share[15] > 0.85 / 16);
     shares("one-hot", share);
     assert_true(share[0] == 1);
+}
+
+static void quantiles_lie_between_values(void **state)
+{
+    static const double x[] = {1, 2, 3, 4, 8};
+    (void)state;
+    assert_true(stats_quantile(x, 5, 0) == 1 && stats_quantile(x, 5, 1) == 8);
+    assert_true(stats_quantile(x, 5, 0.5) == 3 && stats_quantile(x, 5, 0.125) == 1.5);
+    assert_true(stats_quantile(x, 5, 0.875) == 6);
+    assert_true(stats_quantile(x, 1, 0.9) == 1 && stats_quantile(x, 0, 0.5) == 0);
 }
 
 static void wrong_routings_are_named(void **state)
@@ -280,6 +291,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RIG_TEST(every_shape_gets_rows_that_its_gate_would_choose),
         RIG_TEST(popularity_is_as_asked),
+        RIG_TEST(quantiles_lie_between_values),
         RIG_TEST(wrong_routings_are_named),
         RIG_TEST(shapes_are_cut_to_what_fits),
         RIG_TEST(recorded_traces_route_rows),

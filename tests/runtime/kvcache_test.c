@@ -127,6 +127,23 @@ static void prefixes_are_reused_in_the_order_they_were_given_back(void **state)
     kvcache_close(&c);
 }
 
+static void blocks_without_a_prefix_are_taken_first(void **state)
+{
+    struct kvcache c = open_cache(3);
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        kvcache_take(&c);
+    }
+    kvcache_publish(&c, 0, hash_of(1));
+    kvcache_drop(&c, 0);
+    kvcache_drop(&c, 1); /* given back later, and yet */
+    kvcache_drop(&c, 2);
+    assert_int_equal(kvcache_take(&c), 2);
+    assert_int_equal(kvcache_take(&c), 1);
+    assert_int_equal(kvcache_take(&c), 0);
+    kvcache_close(&c);
+}
+
 /* All in one bucket, so that chains are walked. */
 static void a_prefix_has_one_block(void **state)
 {
@@ -175,6 +192,7 @@ int main(void)
         cmocka_unit_test(a_shared_block_is_free_after_its_last_holder),
         cmocka_unit_test(a_prefix_is_found_until_its_block_is_taken),
         cmocka_unit_test(prefixes_are_reused_in_the_order_they_were_given_back),
+        cmocka_unit_test(blocks_without_a_prefix_are_taken_first),
         cmocka_unit_test(a_prefix_has_one_block),
         cmocka_unit_test(sizes_out_of_range_are_refused),
     };

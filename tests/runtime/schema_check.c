@@ -106,8 +106,9 @@ static bool within(const json *schema, const char *min, const char *max, double 
 static bool check_string(const json *schema, const json *v)
 {
     double n = 0;
+    size_t n_byte = json_text_bytes(v);
     if (!json_is_string(v)) return true;
-    for (size_t i = 0; i < json_text_bytes(v); i++) {
+    for (size_t i = 0; i < n_byte; i++) {
         n += (json_text(v)[i] & 0xc0) != 0x80;
     }
     return within(schema, "minLength", "maxLength", n);
