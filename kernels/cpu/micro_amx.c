@@ -29,24 +29,17 @@
 
 #include <assert.h>
 #include <cpuid.h>
-#include <immintrin.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "kernels/cpu/micro_pairs.h"
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#include "kernels/cpu/micro_amx_widen.h"
 
 enum {
-    SIDE = 16,          /* rows and columns of a register of sums */
-    STEP = 32,          /* values of K in a product */
-    SUMS = SIDE * SIDE, /* in a register */
-    LINE = 64,          /* bytes of a register's row, and that memory gives at a time */
-    PANEL = 16 * STEP,  /* values of a row of widened weights */
+    PANEL = 16 * STEP, /* values of a row of widened weights */
+    PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
     PAGE = 4096,
     STREAMS = 8, /* most pages to fetch from at a time */
-    PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
 };
 
 _Static_assert(MICRO_PACKED_ROWS % MICRO_PACKED_GROUP == 0 && MICRO_PACKED_GROUP == 2 * SIDE,
@@ -75,23 +68,11 @@ bool amx_available(void)
 #endif
 }
 
-/* The compiler's built-ins do not tell it that they read and write memory. */
-ALWAYS_INLINE void memory_barrier(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
-
 /* The registers by number: sums of weight rows a and rows of x b are in 2 a + b. */
 #define WEIGHTS_0 4
 #define WEIGHTS_1 5
 #define X_0       6
 #define X_1       7
-
-struct shape {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
 
 /* Shapes the registers for n0 and n1 rows of x; clears them. Where n1 is 0, the second
  * registers have some shape too, since to clear one without would be a fault. */
@@ -104,8 +85,7 @@ static void configure(int n0, int n1)
         s.rows[r] = SIDE;
         s.row_bytes[r] = (uint16_t)(weights ? LINE : n * 4);
     }
-    __asm__ volatile("" ::"r"(&s) : "memory");
-    _tile_loadconfig(&s);
+    load_shape(&s);
 }
 
 /* What is fetched meanwhile: a line of each of some streams in turn, then the same of the next
@@ -244,42 +224,6 @@ static void store_sums(float *sum, int n_a, int n0, int n1)
     memory_barrier();
 }
 
-static inline __mmask16 first(int n)
-{
-    return (__mmask16)((1u << n) - 1);
-}
-
-/* v[i] lane j becomes v[j] lane i. */
-ALWAYS_INLINE void transpose(__m512i *v)
-{
-    __m512i t[SIDE];
-#pragma GCC unroll 8
-    for (int i = 0; i < SIDE; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < SIDE; i += 4) {
-        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    /* Now quarter q of v[4 r + j] holds column 4 q + j of rows 4 r .. 4 r + 3. */
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        __m512i a = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x44);
-        __m512i b = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xee);
-        __m512i c = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x44);
-        __m512i d = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xee);
-        t[j] = _mm512_shuffle_i32x4(a, c, 0x88);
-        t[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
-        t[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
-        t[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
-    }
-    memcpy(v, t, sizeof t);
-}
-
 /* Columns of a register of sums, n of them, to rows of y of n_w values. */
 static void store_y(float *y, int64_t y_stride, const float *sum, int n, int n_w)
 {
@@ -331,93 +275,6 @@ void amx_pack(void *to, const float *const *x, int n_x, int64_t k)
             for (int j = 0; j < SIDE; j++)
                 _mm512_mask_storeu_epi32(out + 4 * n * j, first(n), v[j]);
         }
-    }
-}
-
-/* 64 codes of E4M3 as bf16, by a table of 128 bytes for each half of the result. */
-ALWAYS_INLINE void widen_e4m3(uint16_t *to, __m512i code, const __m512i *table)
-{
-    /* Eights of codes in the order in which the halves of lanes are interleaved. */
-    __m512i c = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), code);
-    __m512i low = _mm512_permutex2var_epi8(table[0], c, table[1]);
-    __m512i high = _mm512_permutex2var_epi8(table[2], c, table[3]);
-    high = _mm512_ternarylogic_epi32(high, c, _mm512_set1_epi8((char)0x80), 0xf8);
-    _mm512_storeu_si512(to, _mm512_unpacklo_epi8(low, high));
-    _mm512_storeu_si512(to + STEP, _mm512_unpackhi_epi8(low, high));
-}
-
-/* The table: low bytes and high bytes of the values of codes 0 .. 127. */
-static void make_table(__m512i *table)
-{
-    uint16_t value[128];
-    uint8_t half[2][128];
-    __m128i code = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (int i = 0; i < 128; i += STEP) {
-        __m256i some = _mm256_set_m128i(_mm_add_epi8(code, _mm_set1_epi8((char)(i + SIDE))),
-                                        _mm_add_epi8(code, _mm_set1_epi8((char)i)));
-        _mm512_storeu_si512(value + i, pairs_from_e4m3(some));
-    }
-    for (int i = 0; i < 128; i++) {
-        half[0][i] = (uint8_t)value[i];
-        half[1][i] = (uint8_t)(value[i] >> 8);
-    }
-    memcpy(table, half, sizeof half);
-}
-
-/* A block of MXFP4 whose scale adds to exponents. */
-ALWAYS_INLINE __m512i widen_e2m1(const uint8_t *w, uint16_t exponent)
-{
-    const __m512i value = _mm512_broadcast_i32x8(
-        _mm256_setr_epi32(0x3f000000, 0x3fc03f80, 0x40404000, 0x40c04080, (int)0xbf008000,
-                          (int)0xbfc0bf80, (int)0xc040c000, (int)0xc0c0c080));
-    __m512i table =
-        _mm512_mask_add_epi16(value, 0xfefefefe, value, _mm512_set1_epi16((short)exponent));
-    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)w));
-    b = _mm512_or_si512(b, _mm512_slli_epi32(b, 12));
-    return _mm512_permutexvar_epi16(b, table);
-}
-
-/* n blocks of MXFP4, PANEL values at most. As pairs_from_e2m1, but the scales of all blocks are
- * turned into what is added to exponents at once. */
-ALWAYS_INLINE void widen_mxfp4(uint16_t *to, const uint8_t *w, const uint8_t *scale, int n)
-{
-    uint16_t exponent[SIDE];
-    __m128i s = _mm_maskz_loadu_epi8(first(n), scale);
-    __mmask16 special = _mm_cmpeq_epi8_mask(s, _mm_setzero_si128()) |
-                        _mm_cmpeq_epi8_mask(s, _mm_set1_epi8((char)0xff));
-    _mm256_storeu_si256(
-        (__m256i *)(void *)exponent,
-        _mm256_slli_epi16(_mm256_sub_epi16(_mm256_cvtepu8_epi16(s), _mm256_set1_epi16(127)),
-                          7));
-    if (special & first(n)) {
-        for (int i = 0; i < n; i++)
-            _mm512_storeu_si512(to + i * STEP,
-                                pairs_from_e2m1(w + i * MXFP4_BLOCK / 2, scale[i]));
-        return;
-    }
-    for (int i = 0; i < n; i++)
-        _mm512_storeu_si512(to + i * STEP, widen_e2m1(w + i * MXFP4_BLOCK / 2, exponent[i]));
-}
-
-/* Values k .. end - 1 of one weight row as bf16. */
-ALWAYS_INLINE void widen_row(uint16_t *to, pm_dtype type, const char *w, const uint8_t *scale,
-                             int64_t k, int64_t end, const __m512i *table)
-{
-    if (type == PM_F8_E4M3) {
-        for (int64_t i = k; i < end; i += 2 * STEP, to += 2 * STEP) {
-            __mmask64 mask = end - i >= 2 * STEP ? ~0ull : (1ull << (end - i)) - 1;
-            widen_e4m3(to, _mm512_maskz_loadu_epi8(mask, w + i), table);
-        }
-        return;
-    }
-    if (type == PM_MXFP4) {
-        widen_mxfp4(to, (const uint8_t *)w + k / 2, scale + k / MXFP4_BLOCK,
-                    (int)((end - k) / MXFP4_BLOCK));
-        return;
-    }
-    for (int64_t i = k; i < end; i += STEP, to += STEP) {
-        __mmask32 mask = end - i >= STEP ? ~0u : (1u << (end - i)) - 1;
-        _mm512_storeu_si512(to, _mm512_maskz_loadu_epi16(mask, w + 2 * i));
     }
 }
 
@@ -678,100 +535,6 @@ void amx_tile_f8(const struct tile *t)
 void amx_tile_mxfp4(const struct tile *t)
 {
     run_tile(t, PM_MXFP4);
-}
-
-void amx_mix_pack(void *panel, const void *const *v, int64_t dim)
-{
-    const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003,
-                                          0x00240004, 0x00250005, 0x00260006, 0x00270007,
-                                          0x00280008, 0x00290009, 0x002a000a, 0x002b000b,
-                                          0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
-    const __m512i high = _mm512_or_si512(low, _mm512_set1_epi32(0x00100010));
-    char *to = panel;
-    for (int64_t i = 0; i < dim; i += STEP, to += 2 * SUMS * 4) {
-        __mmask32 mask = dim - i >= STEP ? ~0u : (1u << (dim - i)) - 1;
-        for (int j = 0; j < SIDE; j++) {
-            __m512i a = _mm512_setzero_si512(), b = a;
-            if (v[2 * j]) a = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j] + i);
-            if (v[2 * j + 1]) {
-                b = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j + 1] + i);
-            }
-            _mm512_storeu_si512(to + j * LINE, _mm512_permutex2var_epi16(a, low, b));
-            if (dim - i > SIDE) {
-                _mm512_storeu_si512(to + SUMS * 4 + j * LINE,
-                                    _mm512_permutex2var_epi16(a, high, b));
-            }
-        }
-    }
-}
-
-/* Registers 0 to 3 hold sums of n queries, 4 their weights, 5 and 6 values. */
-static void configure_mix(int n)
-{
-    struct shape s = {.palette = 1};
-    for (int r = 0; r < 7; r++) {
-        s.rows[r] = (uint8_t)(r < 5 ? n : SIDE);
-        s.row_bytes[r] = LINE;
-    }
-    __asm__ volatile("" ::"r"(&s) : "memory");
-    _tile_loadconfig(&s);
-}
-
-/* Up to 16 queries, n (a constant) registers of sums. */
-ALWAYS_INLINE void mix_columns(const struct mix *op, const uint16_t *weight, const char *panel,
-                               float *sum, int n)
-{
-    int64_t sum_stride = op->sum_stride * 4, weight_stride = op->weight_stride * 2;
-    int64_t panel_bytes = MICRO_PACKED_STEP * op->dim * 2;
-    _tile_loadd(0, sum, sum_stride);
-    if (n > 1) _tile_loadd(1, sum + SIDE, sum_stride);
-    if (n > 2) _tile_loadd(2, sum + 2 * SIDE, sum_stride);
-    if (n > 3) _tile_loadd(3, sum + 3 * SIDE, sum_stride);
-    for (int i = 0; i < op->n_panel; i++, weight += STEP, panel += panel_bytes) {
-        _tile_loadd(4, weight, weight_stride);
-        _tile_loadd(5, panel, LINE);
-        _tile_dpbf16ps(0, 4, 5);
-        if (n > 1) {
-            _tile_loadd(6, panel + SUMS * 4, LINE);
-            _tile_dpbf16ps(1, 4, 6);
-        }
-        if (n > 2) {
-            _tile_loadd(5, panel + 2 * SUMS * 4, LINE);
-            _tile_dpbf16ps(2, 4, 5);
-        }
-        if (n > 3) {
-            _tile_loadd(6, panel + 3 * SUMS * 4, LINE);
-            _tile_dpbf16ps(3, 4, 6);
-        }
-    }
-    _tile_stored(0, sum, sum_stride);
-    if (n > 1) _tile_stored(1, sum + SIDE, sum_stride);
-    if (n > 2) _tile_stored(2, sum + 2 * SIDE, sum_stride);
-    if (n > 3) _tile_stored(3, sum + 3 * SIDE, sum_stride);
-}
-
-void amx_mix(const struct mix *op)
-{
-    int was = 0;
-    for (int q = 0; q < op->n_query; q += SIDE) {
-        int n = (int)min_i64(SIDE, op->n_query - q);
-        const uint16_t *weight = op->weight + q * op->weight_stride;
-        float *sum = op->sum + q * op->sum_stride;
-        const char *panel = op->panels;
-        if (n != was) configure_mix(n);
-        was = n;
-        for (int64_t i = 0; i < op->dim;
-             i += 4 * SIDE, sum += 4 * SIDE, panel += 4 * SUMS * 4) {
-            switch (min_i64(4, (op->dim - i) / SIDE)) {
-            case 4: mix_columns(op, weight, panel, sum, 4); break;
-            case 3: mix_columns(op, weight, panel, sum, 3); break;
-            case 2: mix_columns(op, weight, panel, sum, 2); break;
-            default: mix_columns(op, weight, panel, sum, 1);
-            }
-        }
-    }
-    _tile_release();
-    memory_barrier();
 }
 
 double amx_peak(int64_t n)
