@@ -48,6 +48,7 @@ struct schema {
     uint32_t end;                   /* accepts: where every value ends */
     uint32_t space;                 /* white space, to be called */
     uint32_t free_string;           /* behind the quote of a string without limits */
+    uint32_t free_number[2]; /* a number, an integer without rules; NO_NODE until one is met */
 };
 
 /* Fails with "schema: PATH: " and the message; a status of an automaton gets the same prefix.

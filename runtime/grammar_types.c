@@ -186,16 +186,28 @@ static pm_status read_multiple(const struct schema *c, const json *v,
     return PM_OK;
 }
 
+static pm_status add_number(struct schema *c, const struct number_rules *number,
+                            uint32_t *start)
+{
+    const struct copy_rules rules = {0, UNLIMITED, -1, NO_NODE};
+    struct automaton digits;
+    uint32_t first;
+    pm_status status;
+    automaton_init(&digits, MAX_PATTERN_STATES);
+    TRY_DONE(number_build(&digits, number, &first));
+    TRY_DONE(automaton_determinise(&digits, first, &rules, &c->a, start));
+done:
+    automaton_clear(&digits);
+    return status;
+}
+
 pm_status build_number(struct schema *c, const struct view *view, bool integer, uint32_t start)
 {
     static const char *const keys[] = {"minimum", "maximum", "exclusiveMinimum",
                                        "exclusiveMaximum"};
-    const struct copy_rules rules = {0, UNLIMITED, -1, NO_NODE};
     struct number_rules number = {.integer = integer, .multiple = 1};
-    struct automaton digits;
     const json *at = NULL;
-    uint32_t first, copy;
-    pm_status status;
+    uint32_t made, *to = &made;
     for (int i = 0; i < view->n; i++) {
         const json *part = view->part[i];
         TRY(read_bound(c, part, keys[0], keys[2], true, &number.low));
@@ -205,13 +217,16 @@ pm_status build_number(struct schema *c, const struct view *view, bool integer, 
     for (int k = 0; k < 4 && !at; k++) {
         at = view_get(view, keys[k]);
     }
-    automaton_init(&digits, MAX_PATTERN_STATES);
-    TRY_DONE(number_build(&digits, &number, &first));
-    TRY_DONE(automaton_determinise(&digits, first, &rules, &c->a, &copy));
-    automaton_jump(&c->a, start, copy);
-done:
-    automaton_clear(&digits);
-    return at ? schema_prefix(c, at, status) : status;
+    /* Numbers without rules are all the same one. */
+    if (!number.low.is && !number.high.is && number.multiple == 1) {
+        to = &c->free_number[number.integer];
+    }
+    if (to == &made || *to == NO_NODE) {
+        pm_status status = add_number(c, &number, to);
+        if (status != PM_OK) return at ? schema_prefix(c, at, status) : status;
+    }
+    automaton_jump(&c->a, start, *to);
+    return c->a.status;
 }
 
 /* Arrays */
