@@ -209,15 +209,24 @@ static pm_status run_row(const struct setting *s, struct pm_options *o, struct r
     return status;
 }
 
+static void begin_json(const struct setting *s, const struct row *r)
+{
+    struct json_out o = {0};
+    json_put_string(&o, s->model, strlen(s->model));
+    printf("{\"commit\": \"%s\", \"model\": %s, \"seats\": %d, ", pm_commit(),
+           o.text ? o.text : "\"\"", r->seats);
+    free(o.text);
+}
+
 static void print_intruder(const struct setting *s, const struct row *r)
 {
     double times = r->itl[0] > 0 ? r->during[1] / r->itl[0] : 0;
     if (s->json) {
-        printf("{\"commit\": \"%s\", \"model\": \"%s\", \"seats\": %d, \"intruder_tokens\": "
-               "%d, \"itl_p50_ms\": %.3f, \"itl_p99_ms\": %.3f, \"itl_during_p50_ms\": %.3f, "
+        begin_json(s, r);
+        printf("\"intruder_tokens\": %d, \"itl_p50_ms\": %.3f, \"itl_p99_ms\": %.3f, "
+               "\"itl_during_p50_ms\": %.3f, "
                "\"itl_during_p99_ms\": %.3f, \"intruder_ttft_ms\": %.3f}\n",
-               pm_commit(), s->model, r->seats, s->intruder, r->itl[0], r->itl[1], r->during[0],
-               r->during[1], r->ttft[0]);
+               s->intruder, r->itl[0], r->itl[1], r->during[0], r->during[1], r->ttft[0]);
     } else {
         printf("| %d | %.2f | %.2f | %.2f | %.2f | %.2f | %.0f |\n", r->seats, r->itl[0],
                r->itl[1], r->during[0], r->during[1], times, r->ttft[0]);
@@ -227,13 +236,13 @@ static void print_intruder(const struct setting *s, const struct row *r)
 static void print_row(const struct setting *s, const struct row *r, const struct row *first)
 {
     if (s->json) {
-        printf("{\"commit\": \"%s\", \"model\": \"%s\", \"seats\": %d, \"requests\": %d, "
+        begin_json(s, r);
+        printf("\"requests\": %d, "
                "\"prompt_tokens\": %d, \"output_tokens\": %d, \"output_tokens_per_second\": "
                "%.3f, \"tokens_per_second\": %.3f, \"ttft_p50_ms\": %.3f, \"ttft_p99_ms\": "
                "%.3f, \"itl_p50_ms\": %.3f, \"itl_p99_ms\": %.3f, \"preemptions\": %llu}\n",
-               pm_commit(), s->model, r->seats, r->n_request, s->prompt, s->generate,
-               r->output_rate, r->total_rate, r->ttft[0], r->ttft[1], r->itl[0], r->itl[1],
-               (unsigned long long)r->stats.n_preemption);
+               r->n_request, s->prompt, s->generate, r->output_rate, r->total_rate, r->ttft[0],
+               r->ttft[1], r->itl[0], r->itl[1], (unsigned long long)r->stats.n_preemption);
         return;
     }
     printf("| %d | %d | %.1f | %.2f | %.1f | %.1f | %.1f | %.2f | %.2f |\n", r->seats,

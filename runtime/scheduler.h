@@ -33,7 +33,7 @@ struct schedule_flow;
 struct schedule_request {
     /* The caller's, before submit. The caller appends to token a new one after each step that
      * computed all of them. */
-    int32_t *token; /* [max_token] */
+    int32_t *token; /* [max_token + 1] the last new one is never computed */
     int32_t *block; /* [scheduler_blocks(max_token)] */
     int32_t n_token, n_prompt, max_token;
     int32_t priority;
@@ -51,7 +51,7 @@ struct schedule_request {
     int32_t n_block;       /* held */
     int32_t n_known;       /* first blocks whose hash is in the chain below */
     struct siphash prefix; /* hash of the first n_known blocks */
-    int32_t n_cached;      /* prompt tokens found in the cache when first seated */
+    int32_t n_cached;      /* prompt tokens found in the cache in its first run */
     int32_t n_preempted;
     int64_t submit_us, start_us; /* start: first seated; 0: not yet */
     uint64_t turn;               /* order of seating */
@@ -114,6 +114,7 @@ struct scheduler {
     struct schedule_plan plan;
     uint64_t turn;
     double decode_us[SCHEDULE_BINS]; /* 0: not measured */
+    double row_us;                   /* what a prompt's row adds to a step with others */
     double chunk;                    /* prompt rows beside decode rows that keep the stretch */
     int32_t n_mixed;                 /* steps with prompts since the last without */
 };

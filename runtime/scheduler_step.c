@@ -1,17 +1,21 @@
 /* scheduler_step.c - the rows of a step, and what its time teaches.
  *
- * How many rows prompts may have beside running sequences is controlled, not modelled: the cost
- * of a row depends on how many experts its neighbours visit. Steps without prompts are timed by
- * number of sequences; what a step with prompts took above that, against what `stretch` allows,
- * shrinks the next piece or lets it grow. Where more prompts wait than sequences run, as at the
- * beginning of a burst, the limit rises with their ratio: few must not make many wait. Every
+ * How many rows prompts may have beside running sequences is measured, not modelled: the cost
+ * of a row depends on its place in its prompt and on how many experts its neighbours visit.
+ * Steps without prompts are timed by number of sequences; what a step with prompts took above
+ * that tells what a row takes, and with it how many rows `stretch` allows. Where more prompts
+ * wait than sequences run, as at the beginning of a burst, the limit rises with their ratio:
+ * few must not make many wait. And beside few sequences pieces do not become shorter than
+ * SHARED_ROWS divided by their number: a row there visits experts that nobody else does, and a
+ * long prompt in pieces of one row would read all weights for each of its tokens. Every
  * MEASURE_EVERY such steps one leaves prompts out to measure again. */
 #include "runtime/scheduler_inside.h"
 
 enum {
-    LEAST_CHUNK = 16, /* prompt rows beside decode rows, so that prompts never stand still */
     MEASURE_EVERY = 64,
-    OLDEST_SHARE = 4 /* one part in so many is for the prompt that was seated first */
+    SHARED_ROWS = 16, /* prompt rows that a step has at least beside one running sequence */
+    LEAST_ROWS = 2,   /* and beside many */
+    OLDEST_SHARE = 4  /* one part in so many is for the prompt that was seated first */
 };
 
 static const double MOST_GROWTH = 1.25; /* of a piece, from step to step */
@@ -131,28 +135,34 @@ const struct schedule_plan *scheduler_plan(struct scheduler *s)
     return &s->plan;
 }
 
+/* A mean that follows. */
+static void follow(double *mean, double x)
+{
+    *mean = *mean > 0 ? *mean + (x - *mean) / 8 : x;
+}
+
 /* Learns from a step's time how many prompt rows the next may have beside others. */
 static void learn(struct scheduler *s, double us)
 {
     const struct schedule_plan *p = &s->plan;
-    double *known = &s->decode_us[bin_of(p->n_decode)], extra, ratio;
+    double *alone = &s->decode_us[bin_of(p->n_decode)], extra, next, least;
+    bool cut_short;
     if (p->n_decode == 0) return;
     if (p->n_prefill == 0) {
-        *known = *known > 0 ? *known + (us - *known) / 8 : us;
+        follow(alone, us);
         s->n_mixed = 0;
         return;
     }
     s->n_mixed++;
-    extra = *known * (s->o.stretch * p->prompts - 1) * AIM;
-    if (*known <= 0 || us <= 0) return;
-    /* What the rows of prompts may take, by what they took. */
-    ratio = us > *known ? extra / (us - *known) : MOST_GROWTH;
-    /* A piece under the limit says nothing of what a full one would take. */
-    if (ratio > 1 && p->n_prefill < (int32_t)(s->chunk * p->prompts)) return;
-    ratio = ratio < 0.5 ? 0.5 : ratio > MOST_GROWTH ? MOST_GROWTH : ratio;
-    s->chunk *= ratio;
-    if (s->chunk < LEAST_CHUNK) s->chunk = LEAST_CHUNK;
-    if (s->chunk > s->o.max_row) s->chunk = s->o.max_row;
+    if (*alone <= 0) return;
+    follow(&s->row_us, us > *alone ? (us - *alone) / p->n_prefill : 0);
+    extra = *alone * (s->o.stretch - 1) * AIM;
+    /* A piece under the limit says nothing of what a longer one would take. */
+    cut_short = p->n_prefill < (int32_t)(s->chunk * p->prompts);
+    next = cut_short ? s->chunk : s->chunk * MOST_GROWTH;
+    if (s->row_us * next > extra) next = extra / s->row_us;
+    least = (double)max_i64(LEAST_ROWS, SHARED_ROWS / p->n_decode);
+    s->chunk = next < least ? least : next > s->o.max_row ? s->o.max_row : next;
 }
 
 void scheduler_done(struct scheduler *s, int64_t us)

@@ -253,7 +253,8 @@ PM_API void pm_request_free(pm_request *request);
 
 /* Log-probabilities of ids[1 .. n_id - 1], each given all before it, in logprob [n_id - 1]. A
  * list longer than the context is scored in windows of the context that overlap by half.
- * logits, where not NULL, receives [n_id, vocab] values; the list must then fit the context. */
+ * logits, where not NULL, receives [n_id, vocab] values; the list must then fit the context.
+ * Shares the engine with requests; PM_ERR_FULL as pm_submit. */
 PM_API pm_status pm_score(pm_engine *engine, const int32_t *ids, size_t n_id, float *logprob,
                           float *logits);
 

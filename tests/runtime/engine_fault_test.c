@@ -278,7 +278,7 @@ static void every_allocation_of_a_submission_may_fail(void **state)
 /* On the engine's thread only text can need memory: who gets none ends, the others do not. */
 static void every_allocation_of_a_generation_may_fail(void **state)
 {
-    enum { MAX_N = 400 };
+    enum { MAX_N = 100 };
     pm_engine *e = open_engine(NULL);
     struct heard *h = calloc(3, sizeof *h);
     const struct heard *want = heard_alone();
@@ -301,8 +301,9 @@ static void every_allocation_of_a_generation_may_fail(void **state)
         left = atomic_exchange(&all_countdown, -1) + 1;
         nothing_held(e);
     }
-    assert_true(n < MAX_N);
-    print_message("%d places, %d requests hit\n", n, n_hit);
+    /* Text grows its buffers; the hundred steps take nothing. */
+    assert_true(n < 32);
+    assert_true(n_hit > 0);
     pm_engine_close(e);
     free(h);
 }
