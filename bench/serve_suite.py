@@ -9,7 +9,7 @@ Needs an otherwise idle machine, 8 GB for a synthetic checkpoint, and 15 minutes
   connections  the embedded model: 8 streams alone, and beside 1,000 connections that say nothing
 
 One JSON file a part in FOLDER, each with the machine, the commit and every `polymath bench serve` result
-behind its numbers; a summary on standard output. Variants that are compared take turns.
+behind its numbers; the numbers as Markdown on standard output. Variants that are compared take turns.
 """
 
 import argparse
@@ -24,6 +24,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 from served import Server, connect, request, talk  # noqa: E402
 
+# The synthetic checkpoint's vocabulary has texts for few tokens: ids make each token an event.
+IDS = ("--extra-body", '{"return_token_ids": true}')
 EMBEDDED = os.path.join(ROOT, "models", "polymath-16m")
 
 
@@ -55,7 +57,7 @@ class Suite:
         with open(path, "w") as f:
             json.dump({"part": part, "commit": self.commit, "machine": machine(), "load_before": self.load, **result}, f, indent=1)
             f.write("\n")
-        print(f"{part}: {path}", flush=True)
+        print(f"{part}: {path}", file=sys.stderr, flush=True)
 
     def model(self):
         """The synthetic checkpoint; made once."""
@@ -104,7 +106,9 @@ def overhead(s):
             "itl_median_ms": {"in_process": median(ins, "itl_p50_ms"), "http": median(web, "median_itl_ms")},
             "output_tokens_per_s": {"in_process": median(ins, "output_tokens_per_second"), "http": median(web, "output_throughput")},
             "time_per_output_token_us": {"in_process": 1e6 / median(ins, "output_tokens_per_second"), "http": 1e6 / median(web, "output_throughput")},
-            "server_cpu_us_per_output_token": 1e6 * median(web, "server_cpu_seconds") / tokens,
+            # The run in process warms up with one request more.
+            "cpu_us_per_output_token": {"in_process": 1e6 * median(ins, "cpu_seconds") / (tokens + 128),
+                                        "http": 1e6 * median(web, "server_cpu_seconds") / tokens},
             "client_cpu_share": median(web, "client_cpu_share"),
         }
     for name, r in plain.items():
@@ -117,10 +121,10 @@ def overhead(s):
 def throughput(s):
     repeats, rows = (1, []) if s.quick else (3, [])
     with Server(s.program, s.model(), "--max-seqs", "32", "--kv-tokens", str(32 * 512)) as server:
-        s.serve(server, "-c", 8, "-n", 8, "--input-len", 64, "--output-len", 8, "--ignore-eos", "-s", 99)
+        s.serve(server, "-c", 8, "-n", 8, "--input-len", 64, "--output-len", 8, "--ignore-eos", "-s", 99, *IDS)
         for repeat in range(repeats):
             for c in (1, 8, 16, 32):
-                rows.append(s.serve(server, "-c", c, "-n", max(2, 2 * c), "--input-len", 64, "--output-len", 64, "--ignore-eos", "-s", 10 * repeat + 1))
+                rows.append(s.serve(server, "-c", c, "-n", max(2, 2 * c), "--input-len", 64, "--output-len", 64, "--ignore-eos", "-s", 10 * repeat + 1, *IDS))
     summary = {}
     for c in (1, 8, 16, 32):
         mine = [r for r in rows if r["max_concurrency"] == c]
@@ -145,11 +149,11 @@ def gaps_at(r):
 
 def arrival(s):
     """Eight long streams; after a while a prompt of 4,000 tokens arrives, and again."""
-    n_output = 60 if s.quick else 400
-    with Server(s.program, s.model(), "--max-seqs", "16", "--kv-tokens", str(8 * 640 + 2 * 4096)) as server:
-        s.serve(server, "-c", 8, "-n", 8, "--input-len", 64, "--output-len", 8, "--ignore-eos", "-s", 99)
+    n_output = 60 if s.quick else 640
+    with Server(s.program, s.model(), "--max-seqs", "16", "--kv-tokens", str(8 * 736 + 2 * 4096)) as server:
+        s.serve(server, "-c", 8, "-n", 8, "--input-len", 64, "--output-len", 8, "--ignore-eos", "-s", 99, *IDS)
         command = [s.program, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "-o", "json", "--detail", "-c", "8", "-n", "8",
-                   "--input-len", "64", "--output-len", str(n_output), "--ignore-eos", "-s", "5"]
+                   "--input-len", "64", "--output-len", str(n_output), "--ignore-eos", "-s", "5", *IDS]
         streams, begin, windows = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), time.monotonic(), []
         for i in range(1 if s.quick else 3):
             time.sleep(6)
@@ -208,6 +212,40 @@ def connections(s):
     return summary
 
 
+def tables(results):
+    """Markdown of what was measured."""
+    if "overhead" in results:
+        r = results["overhead"]
+        print("| embedded model, 128 + 128 tokens | output tokens/s in process | over HTTP | processor us a token in process | over HTTP |\n|---|---:|---:|---:|---:|")
+        for c in (1, 8, 32):
+            row = r[f"c={c}"]
+            rate, cpu = row["output_tokens_per_s"], row["cpu_us_per_output_token"]
+            print(f"| {c} in flight | {rate['in_process']:.0f} | {rate['http']:.0f} | {cpu['in_process']:.0f} | {cpu['http']:.0f} |")
+        print("\n| path without a model | in flight | median us | p99 us | requests/s |\n|---|---:|---:|---:|---:|")
+        for name, row in r.items():
+            if name.startswith("/"):
+                path, c = name.split(" c=")
+                print(f"| `{path}` | {c} | {row['median_us']:.0f} | {row['p99_us']:.0f} | {row['requests_per_s']:.0f} |")
+    if "throughput" in results:
+        print("\n| OLMoE-1B-7B shape, 4 layers, 64 + 64 tokens | output tokens/s (least to most) | times one | median ITL ms | p99 TTFT ms |\n|---|---:|---:|---:|---:|")
+        for c, row in results["throughput"].items():
+            print(f"| {c[2:]} in flight | {row['output_tokens_per_s']:.1f} ({row['least']:.1f} to {row['most']:.1f}) | {row['times_one']:.2f} | "
+                  f"{row['median_itl_ms']:.1f} | {row['p99_ttft_ms']:.0f} |")
+    if "arrival" in results:
+        r = results["arrival"]
+        print("\n| gaps of 8 streams, ms | p50 | p95 | p99 | most |\n|---|---:|---:|---:|---:|")
+        for name, text in (("alone", "alone"), ("while_a_prompt_arrives", "while a prompt of 4,000 tokens arrives")):
+            if r[name]["n"]:
+                print(f"| {text} | " + " | ".join(f"{r[name][k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "max_ms")) + " |")
+        print(f"\np99 then / p50 alone: {r.get('p99_over_normal_step', 0):.2f}")
+    if "connections" in results:
+        print("\n| 8 streams beside | output tokens/s | p99 ITL ms | p99 TTFT ms | descriptors | RSS MB |\n|---|---:|---:|---:|---:|---:|")
+        for name, row in results["connections"].items():
+            if isinstance(row, dict):
+                print(f"| {name} connections | {row['output_tokens_per_s']:.0f} | {row['p99_itl_ms']:.1f} | {row['p99_ttft_ms']:.1f} | "
+                      f"{row['descriptors']:.0f} | {row['rss_kb'] / 1000:.0f} |")
+
+
 PARTS = (overhead, throughput, arrival, connections)
 
 
@@ -222,13 +260,15 @@ def main():
     import resource
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     os.makedirs(args.output, exist_ok=True)
-    suite = Suite(args)
+    suite, results = Suite(args), {}
     for part in PARTS:
         if args.part and part.__name__ not in args.part:
             continue
         suite.load = os.getloadavg()[0]
         start = time.monotonic()
-        print(json.dumps(part(suite), indent=1), f"\n{part.__name__}: {time.monotonic() - start:.0f} s", flush=True)
+        results[part.__name__] = part(suite)
+        print(f"{part.__name__}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    tables(results)
 
 
 if __name__ == "__main__":

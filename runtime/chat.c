@@ -80,6 +80,7 @@ static pm_status read_tokens(struct chat *c, const json *root)
         struct chat_token *t = &c->token[c->n_token];
         if (n < 6 || strcmp(json_key(m) + n - 6, "_token") != 0) continue;
         if (!json_is_string(content) || c->n_token == MAX_TOKENS) continue;
+        if (chat_token(c, json_key(m))) continue; /* the first file has the say */
         TRY(copy_text(&t->name, json_key(m), n));
         c->n_token++;
         TRY(copy_text(&t->text, json_text(content), json_text_bytes(content)));
@@ -145,6 +146,7 @@ pm_status chat_open(struct chat **out, const char *folder)
     if (access(path, F_OK) == 0) TRY_DONE(read_jinja(c, path));
     TRY_DONE(read_config(c, folder, "chat_template.json", false));
     TRY_DONE(read_config(c, folder, "tokenizer_config.json", true));
+    TRY_DONE(read_config(c, folder, "special_tokens_map.json", true));
     *out = NULL;
     if (c->plain || c->tools) {
         *out = c;
@@ -355,7 +357,8 @@ static pm_status rewrite_messages(struct json_doc **doc, const json *messages)
     }
     json_put(&o, "]");
     TRY_DONE(o.status);
-    TRY_DONE(json_parse(doc, "messages", o.text, o.n));
+    status = json_parse(doc, "messages", o.text, o.n);
+    if (status == PM_ERR_FORMAT) status = PM_ERR_ARG; /* nested too deep, now that it is one */
 done:
     free(o.text);
     return status;

@@ -9,7 +9,8 @@ struct chat; /* not changed after it is opened: shared by threads */
 
 /* Reads the templates of a checkpoint folder: chat_template.jinja, or else chat_template.json,
  * or else "chat_template" of tokenizer_config.json, which is a text or a list of {name,
- * template} (used are "default" and "tool_use"); special tokens from tokenizer_config.json.
+ * template} (used are "default" and "tool_use"); special tokens from tokenizer_config.json,
+ * then special_tokens_map.json.
  * Fails when a file is malformed; *out = NULL and PM_OK when there is no template at all. */
 pm_status chat_open(struct chat **out, const char *folder);
 void chat_close(struct chat *c);

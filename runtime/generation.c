@@ -179,6 +179,7 @@ static void cancel(struct job *j)
 static void free_choice(struct choice *c)
 {
     pm_request_free(c->request);
+    toolcall_close(c->parser);
     free(c->text.text);
     free(c->reasoning.text);
     free(c->arguments.text);
@@ -235,6 +236,17 @@ static pm_status ids_of(struct generation *g, struct prompt *p, const json *list
     return PM_OK;
 }
 
+/* Megabytes that cannot fit are refused before they keep a worker tokenising. Normalisation may
+ * shrink a text, by far less than the slack here. */
+static pm_status check_text(const struct openai *o, size_t n)
+{
+    enum { SLACK = 4 };
+    if (o->max_piece == 0 || n / (SLACK * o->max_piece) <= (size_t)o->context) return PM_OK;
+    return fail(PM_ERR_TOO_LONG,
+                "the prompt has %zu bytes, the context is %d tokens of at most %zu bytes", n,
+                o->context, o->max_piece);
+}
+
 static pm_status one_prompt(struct generation *g, struct prompt *p, const json *v)
 {
     const struct openai *o = g->call->server->openai;
@@ -243,6 +255,7 @@ static pm_status one_prompt(struct generation *g, struct prompt *p, const json *
     } else if (json_is_string(v)) {
         p->text = json_text(v);
         p->n_text = json_text_bytes(v);
+        TRY(check_text(o, p->n_text));
         TRY(pm_tokenize(o->engine, p->text, p->n_text, g->r.add_special_tokens, true, &p->ids,
                         &p->n));
     } else {
@@ -288,9 +301,23 @@ static pm_status read_messages(struct generation *g)
     TRY(alloc_array(&g->prompt, 1, sizeof *g->prompt, "prompt"));
     g->n_prompt = 1;
     TRY(openai_render(o, &g->r, &text));
-    status = chat_tokenize(&text, o->tokenizer, &g->prompt[0].ids, &g->prompt[0].n);
+    status = check_text(o, text.n);
+    if (status == PM_OK)
+        status = chat_tokenize(&text, o->tokenizer, &g->prompt[0].ids, &g->prompt[0].n);
+    g->style = o->style;
+    g->style.starts_reasoning = o->style.reasoning && toolcall_starts_reasoning(&text);
     marked_text_clear(&text);
     return status;
+}
+
+/* In harmony a call is a message of its own with a header, which a schema would forbid. */
+static pm_status check_style(struct generation *g)
+{
+    if (g->r.tool_choice < TOOLS_REQUIRED || g->style.format != TOOLCALL_HARMONY) return PM_OK;
+    g->r.param = "tool_choice";
+    return fail(PM_ERR_UNSUPPORTED,
+                "request: tool_choice: found a call that must come, wanted auto or none: this "
+                "model's answers are messages with headers");
 }
 
 static pm_status check_lengths(struct generation *g)
@@ -310,6 +337,19 @@ static pm_status check_lengths(struct generation *g)
 
 /* ------------------------------------------------------------------ submitting */
 
+static pm_status open_parser(struct generation *g, struct choice *c)
+{
+    const struct openai *o = g->call->server->openai;
+    struct toolcall_style style = g->style;
+    bool wanted = g->r.tools && g->r.tool_choice == TOOLS_AUTO;
+    if (g->r.endpoint != OPENAI_CHAT || g->r.params.schema) return PM_OK;
+    /* Harmony's channels have to be read in any case. */
+    if (!wanted && style.format != TOOLCALL_HARMONY) style.format = TOOLCALL_NONE;
+    if (style.format == TOOLCALL_NONE && !style.reasoning) return PM_OK;
+    return toolcall_open(&c->parser, style, o->tokenizer, g->r.tools,
+                         g->r.seed + (uint64_t)c->index);
+}
+
 static pm_status open_choices(struct generation *g)
 {
     g->n_choice = 0;
@@ -318,6 +358,7 @@ static pm_status open_choices(struct generation *g)
         g->choice[i].g = g;
         g->choice[i].index = i;
         g->n_choice++;
+        TRY(open_parser(g, &g->choice[i]));
     }
     return PM_OK;
 }
@@ -358,6 +399,7 @@ static pm_status prepare(struct generation *g)
     if (r->salt) r->params.salt = auth_hash(&g->call->server->o.auth, r->salt);
     TRY(r->endpoint == OPENAI_CHAT ? read_messages(g) : read_prompts(g));
     TRY(check_lengths(g));
+    TRY(check_style(g));
     r->param = NULL;
     return open_choices(g);
 }

@@ -23,7 +23,7 @@
  * come twice, as RFC 8259 allows. White space is nothing, one blank, or a line feed with up to
  * 32 blanks; only one blank behind a colon, none after the value: no text can loop on blanks.
  *   Numbers have at most 19 digits before and behind the point, exponents 2; with bounds they
- *   are written without exponent.
+ * have 15 digits in all, as many as a double keeps, and no exponent.
  *   Strings are well-formed UTF-8; escapes of surrogates come in pairs. Under a pattern and in
  *   keys, enum and const, a character has one spelling: itself, or its shortest escape.
  *   Nesting ends at GRAMMAR_MAX_DEPTH: what would need more is not begun. */

@@ -19,6 +19,8 @@
 
 enum { MAX_DIGITS = 15, MAX_FRACTION = 40, N_SLOT = 256 };
 
+static const double BEYOND_DIGITS = 1e15;
+
 struct decimal {
     bool is, exclusive;
     int n_whole;             /* digits of the whole part, 1 for zero */
@@ -176,10 +178,14 @@ static pm_status build_magnitudes(struct magnitudes *m, uint32_t from)
 static pm_status build_bounded(struct automaton *a, const struct number_rules *rules,
                                uint32_t start)
 {
-    const struct number_bound *low = &rules->low, *high = &rules->high;
+    struct number_bound bound[2] = {rules->low, rules->high};
+    const struct number_bound *low = &bound[0], *high = &bound[1];
     const struct number_bound above_zero = {true, true, 0};
     struct magnitudes m = {.a = a, .integer = rules->integer, .multiple = rules->multiple};
     uint32_t negative;
+    /* What 15 digits cannot reach is no bound. */
+    if (low->value <= -BEYOND_DIGITS) bound[0].is = false;
+    if (high->value >= BEYOND_DIGITS) bound[1].is = false;
     if (!high->is || high->value >= 0) {
         if (low->is && low->value >= 0) TRY(read_decimal(&m.low, low, low->value));
         if (high->is) TRY(read_decimal(&m.high, high, high->value));

@@ -2,9 +2,8 @@
  *
  * Where a text is in its grammar is a set of places: a node, and a stack of nodes to come back
  * to. Branches of anyOf make several places; to keep their number below that of the nodes,
- * places with the same node are one place whose stack has several tops (a graph-structured
- * stack, after Tomita). Stacks are interned: equal ones have one number, so a place is three
- * integers.
+ * places with the same node are one place whose stack has several tops. Stacks have numbers, so
+ * a place is three integers.
  *
  * The mask of a set is found by walking the trie of tokens and the grammar together. Three
  * things make that cheap: a set of one place whose node only has links for bytes is stepped
@@ -19,24 +18,13 @@
 #include <string.h>
 
 #include "grammar_inside.h"
+#include "grammar_stack.h"
 #include "grammar_vocabulary.h"
 
 enum {
-    N_BUCKET = 1024,
     N_KEPT = 16,       /* masks */
     MAX_KEY = 8,       /* places of a set whose mask is kept */
     FIRST_SWEEP = 2048 /* stacks */
-};
-
-/* One top of a stack: come back to `back` with `below`. */
-struct frame {
-    uint32_t back, below;
-};
-
-struct stack {
-    uint32_t first, n; /* frame[first ..], sorted */
-    uint32_t depth;
-    uint32_t bucket, next; /* next in the bucket, + 1 */
 };
 
 struct place {
@@ -70,99 +58,16 @@ struct grammar_state {
     uint32_t start;
     struct places now;   /* at the beginning of `place` */
     struct place *place; /* sets of a walk lie end to end */
-    struct frame *frame;
-    struct stack *stack;
-    size_t n_place, place_capacity, n_frame, frame_capacity, n_stack, stack_capacity;
-    size_t sweep_at;
-    uint32_t bucket[N_BUCKET]; /* stack + 1 */
-    struct mark *mark;         /* [n_node] */
+    size_t n_place, place_capacity;
+    struct stacks stacks;
+    size_t sweep_at;   /* stacks */
+    struct mark *mark; /* [n_node] */
     uint32_t epoch;
     uint32_t *allowed; /* of the walk in progress */
+    uint32_t *masks;   /* of `kept` */
     struct kept_mask kept[N_KEPT];
     uint64_t clock;
 };
-
-/* Stacks */
-
-static uint32_t hash_frames(const struct frame *f, size_t n)
-{
-    uint64_t h = n;
-    for (size_t i = 0; i < n; i++) {
-        h = (h ^ f[i].back) * 0x9e3779b97f4a7c15u;
-        h = (h ^ f[i].below ^ h >> 32) * 0x9e3779b97f4a7c15u;
-    }
-    return (uint32_t)(h >> 40) % N_BUCKET;
-}
-
-/* The stack whose n tops lie at the end of `frame`: found, or made. */
-static pm_status intern(struct grammar_state *s, size_t n, uint32_t *out)
-{
-    size_t first = s->n_frame - n;
-    struct stack made = {.first = (uint32_t)first, .n = (uint32_t)n};
-    made.bucket = hash_frames(s->frame + first, n);
-    for (uint32_t i = s->bucket[made.bucket]; i > 0; i = s->stack[i - 1].next) {
-        const struct stack *o = &s->stack[i - 1];
-        if (o->n != n || memcmp(s->frame + o->first, s->frame + first, n * sizeof *s->frame))
-            continue;
-        s->n_frame = first;
-        *out = i - 1;
-        return PM_OK;
-    }
-    TRY(grow_array(&s->stack, &s->stack_capacity, s->n_stack + 1, sizeof *s->stack));
-    for (size_t i = first; i < s->n_frame; i++) {
-        uint32_t depth =
-            s->frame[i].back == NO_NODE ? 0 : s->stack[s->frame[i].below].depth + 1;
-        if (depth > made.depth) made.depth = depth;
-    }
-    made.next = s->bucket[made.bucket];
-    s->stack[s->n_stack++] = made;
-    s->bucket[made.bucket] = (uint32_t)s->n_stack;
-    *out = (uint32_t)s->n_stack - 1;
-    return PM_OK;
-}
-
-static pm_status push(struct grammar_state *s, uint32_t back, uint32_t below, uint32_t *out)
-{
-    TRY(grow_array(&s->frame, &s->frame_capacity, s->n_frame + 1, sizeof *s->frame));
-    s->frame[s->n_frame++] = (struct frame){back, below};
-    return intern(s, 1, out);
-}
-
-static bool is_before(struct frame a, struct frame b)
-{
-    return a.back != b.back ? a.back < b.back : a.below < b.below;
-}
-
-/* The stack with the tops of both. */
-static pm_status unite(struct grammar_state *s, uint32_t a, uint32_t b, uint32_t *out)
-{
-    size_t i = s->stack[a].first, j = s->stack[b].first, n = 0;
-    size_t end_i = i + s->stack[a].n, end_j = j + s->stack[b].n;
-    *out = a;
-    if (a == b) return PM_OK;
-    TRY(grow_array(&s->frame, &s->frame_capacity, s->n_frame + s->stack[a].n + s->stack[b].n,
-                   sizeof *s->frame));
-    for (; i < end_i || j < end_j; n++) {
-        bool left = j == end_j || (i < end_i && !is_before(s->frame[j], s->frame[i]));
-        struct frame f = s->frame[left ? i : j];
-        if (left && j < end_j && !is_before(f, s->frame[j])) j++;
-        i += left;
-        j += !left;
-        s->frame[s->n_frame++] = f;
-    }
-    return intern(s, n, out);
-}
-
-/* Forgets the stacks from n on, which nothing refers to. */
-static void forget(struct grammar_state *s, size_t n)
-{
-    while (s->n_stack > n) {
-        const struct stack *top = &s->stack[--s->n_stack];
-        assert(s->bucket[top->bucket] == s->n_stack + 1);
-        s->bucket[top->bucket] = top->next;
-        s->n_frame = top->first;
-    }
-}
 
 /* Sets of places */
 
@@ -172,12 +77,14 @@ static pm_status add(struct grammar_state *s, struct places *set, struct place p
 {
     const struct node *node = &s->a->node[p.node];
     struct mark *mark = &s->mark[p.node];
-    if (node->need == NEED_NEVER || node->need + s->stack[p.stack].depth > GRAMMAR_MAX_DEPTH) {
+    if (node->need == NEED_NEVER ||
+        node->need + s->stacks.stack[p.stack].depth > GRAMMAR_MAX_DEPTH) {
         return PM_OK;
     }
     if (mark->epoch == s->epoch) {
         assert(s->place[mark->at].count == p.count);
-        return unite(s, s->place[mark->at].stack, p.stack, &s->place[mark->at].stack);
+        return stacks_unite(&s->stacks, s->place[mark->at].stack, p.stack,
+                            &s->place[mark->at].stack);
     }
     TRY(grow_array(&s->place, &s->place_capacity, s->n_place + 1, sizeof *s->place));
     *mark = (struct mark){s->epoch, (uint32_t)s->n_place};
@@ -196,15 +103,16 @@ static pm_status expand_place(struct grammar_state *s, struct places *set, struc
         if (link[i].back != NO_NODE) {
             /* The end of what is called must be able to come back, too. */
             if (s->a->node[link[i].back].need == NEED_NEVER ||
-                s->a->node[link[i].back].need + s->stack[p.stack].depth > GRAMMAR_MAX_DEPTH)
+                s->a->node[link[i].back].need + s->stacks.stack[p.stack].depth >
+                    GRAMMAR_MAX_DEPTH)
                 continue;
-            TRY(push(s, link[i].back, p.stack, &next.stack));
+            TRY(stacks_push(&s->stacks, link[i].back, p.stack, &next.stack));
         }
         TRY(add(s, set, next));
     }
     if (!node->accept) return PM_OK;
-    for (uint32_t i = 0; i < s->stack[p.stack].n; i++) {
-        struct frame f = s->frame[s->stack[p.stack].first + i];
+    for (uint32_t i = 0; i < s->stacks.stack[p.stack].n; i++) {
+        struct frame f = s->stacks.frame[s->stacks.stack[p.stack].first + i];
         if (f.back == NO_NODE) {
             set->complete = true;
         } else {
@@ -336,7 +244,7 @@ static pm_status walk(struct grammar_state *s, uint32_t node, const struct place
     const struct trie_node *trie = s->v->node;
     for (uint32_t i = node + 1; i < trie[node].end; i = trie[i].end) {
         struct places next;
-        size_t n_stack = s->n_stack;
+        size_t n_stack = s->stacks.n;
         TRY(step(s, set, trie[i].byte, &next));
         if (next.n > 0 || next.complete) {
             for (uint32_t t = trie[i].token; t < trie[i + 1].token; t++) {
@@ -345,7 +253,7 @@ static pm_status walk(struct grammar_state *s, uint32_t node, const struct place
             if (trie[i].end > i + 1) TRY(walk(s, i, &next));
         }
         s->n_place = next.first;
-        forget(s, n_stack);
+        stacks_forget(&s->stacks, n_stack);
     }
     return PM_OK;
 }
@@ -380,7 +288,7 @@ static pm_status allow_quotes(struct grammar_state *s, const struct place *p)
     const struct string_range *range = &s->a->strings[s->a->node[p->node].chars - 1];
     const struct grammar_vocabulary *v = s->v;
     struct places behind;
-    size_t n_stack = s->n_stack;
+    size_t n_stack = s->stacks.n;
     begin(s, &behind);
     TRY(add(s, &behind, (struct place){range->to, 0, p->stack, NOT_YET}));
     TRY(expand(s, &behind));
@@ -393,7 +301,7 @@ static pm_status allow_quotes(struct grammar_state *s, const struct place *p)
         TRY(walk(s, node, &behind));
     }
     s->n_place = behind.first;
-    forget(s, n_stack);
+    stacks_forget(&s->stacks, n_stack);
     return PM_OK;
 }
 
@@ -459,7 +367,7 @@ static void keep(struct grammar_state *s, size_t n_word)
 pm_status grammar_allowed(struct grammar_state *s, uint32_t *allowed)
 {
     size_t n_word = ((size_t)s->v->n_vocab + 31) / 32;
-    size_t n_stack = s->n_stack;
+    size_t n_stack = s->stacks.n;
     bool any = false;
     pm_status status;
     for (int i = 0; i < N_KEPT; i++) {
@@ -473,7 +381,7 @@ pm_status grammar_allowed(struct grammar_state *s, uint32_t *allowed)
     s->allowed = allowed;
     status = find_allowed(s);
     s->n_place = s->now.n;
-    forget(s, n_stack);
+    stacks_forget(&s->stacks, n_stack);
     TRY(status);
     for (int i = 0; i < s->v->n_end && s->now.complete; i++) {
         allow(s, (uint32_t)s->v->end[i]);
@@ -491,54 +399,30 @@ pm_status grammar_allowed(struct grammar_state *s, uint32_t *allowed)
 
 /* Following */
 
-/* Copies stack i of `old` to s; moved [n]: where those copied before went, + 1. */
-static pm_status move_stack(struct grammar_state *s, const struct grammar_state *old,
-                            uint32_t *moved, uint32_t i, uint32_t *out)
-{
-    const struct stack *from = &old->stack[i];
-    struct frame *frame;
-    pm_status status = PM_OK;
-    if (moved[i] > 0) {
-        *out = moved[i] - 1;
-        return PM_OK;
-    }
-    TRY(alloc_array(&frame, from->n, sizeof *frame, "grammar"));
-    for (uint32_t k = 0; k < from->n; k++) {
-        frame[k] = old->frame[from->first + k];
-        if (frame[k].back == NO_NODE) continue;
-        TRY_DONE(move_stack(s, old, moved, frame[k].below, &frame[k].below));
-    }
-    TRY_DONE(grow_array(&s->frame, &s->frame_capacity, s->n_frame + from->n, sizeof *s->frame));
-    memcpy(s->frame + s->n_frame, frame, from->n * sizeof *frame);
-    s->n_frame += from->n;
-    TRY_DONE(intern(s, from->n, out));
-    moved[i] = *out + 1;
-done:
-    free(frame);
-    return status;
-}
-
 /* Keeps only the stacks of the places where the text is. */
 static pm_status sweep(struct grammar_state *s)
 {
-    struct grammar_state old = *s;
-    uint32_t *moved;
+    struct stacks kept = {0};
+    uint32_t *moved, *stack = NULL;
     pm_status status;
-    TRY(alloc_array(&moved, s->n_stack, sizeof *moved, "grammar"));
-    s->frame = NULL;
-    s->stack = NULL;
-    s->n_frame = s->frame_capacity = s->n_stack = s->stack_capacity = 0;
-    memset(s->bucket, 0, sizeof s->bucket);
+    TRY(alloc_array(&moved, s->stacks.n, sizeof *moved, "grammar"));
+    TRY_DONE(alloc_array(&stack, s->now.n, sizeof *stack, "grammar"));
+    for (size_t i = 0; i < s->now.n; i++) {
+        TRY_DONE(stacks_move(&kept, &s->stacks, moved, s->place[i].stack, &stack[i]));
+    }
+    for (size_t i = 0; i < s->now.n; i++) {
+        s->place[i].stack = stack[i];
+    }
     for (int i = 0; i < N_KEPT; i++) {
         s->kept[i].used = 0;
     }
-    for (size_t i = 0; i < s->now.n; i++) {
-        TRY_DONE(move_stack(s, &old, moved, s->place[i].stack, &s->place[i].stack));
-    }
-    s->sweep_at = 2 * s->n_stack > FIRST_SWEEP ? 2 * s->n_stack : FIRST_SWEEP;
+    stacks_clear(&s->stacks);
+    s->stacks = kept;
+    kept = (struct stacks){0};
+    s->sweep_at = 2 * s->stacks.n > FIRST_SWEEP ? 2 * s->stacks.n : FIRST_SWEEP;
 done:
-    free(old.frame);
-    free(old.stack);
+    stacks_clear(&kept);
+    free(stack);
     free(moved);
     return status;
 }
@@ -580,7 +464,7 @@ pm_status grammar_accept(struct grammar_state *s, int32_t id)
         s->now = (struct places){0, next.n, next.complete};
     }
     s->n_place = s->now.n;
-    return status == PM_OK && s->n_stack > s->sweep_at ? sweep(s) : status;
+    return status == PM_OK && s->stacks.n > s->sweep_at ? sweep(s) : status;
 }
 
 bool grammar_complete(const struct grammar_state *s)
@@ -590,11 +474,22 @@ bool grammar_complete(const struct grammar_state *s)
 
 /* Opening */
 
+static pm_status take_buffers(struct grammar_state *s)
+{
+    size_t n_word = ((size_t)s->v->n_vocab + 31) / 32;
+    TRY(alloc_array(&s->mark, s->a->n_node, sizeof *s->mark, "grammar"));
+    TRY(alloc_array(&s->masks, N_KEPT * n_word, sizeof *s->masks, "grammar"));
+    for (int i = 0; i < N_KEPT; i++) {
+        s->kept[i].mask = s->masks + (size_t)i * n_word;
+    }
+    return PM_OK;
+}
+
 static pm_status open_first(struct grammar_state *s)
 {
     struct places first;
     uint32_t bottom;
-    TRY(push(s, NO_NODE, 0, &bottom));
+    TRY(stacks_push(&s->stacks, NO_NODE, 0, &bottom));
     begin(s, &first);
     TRY(add(s, &first, (struct place){s->start, 0, bottom, NOT_YET}));
     TRY(expand(s, &first));
@@ -606,17 +501,13 @@ pm_status grammar_state_open(struct grammar_state **out, const struct grammar *g
                              const struct grammar_vocabulary *v)
 {
     struct grammar_state *s;
-    size_t n_word = ((size_t)v->n_vocab + 31) / 32;
     pm_status status;
     TRY(alloc_array(&s, 1, sizeof *s, "grammar"));
     s->a = &g->automaton;
     s->v = v;
     s->start = g->start;
     s->sweep_at = FIRST_SWEEP;
-    TRY_DONE(alloc_array(&s->mark, s->a->n_node, sizeof *s->mark, "grammar"));
-    for (int i = 0; i < N_KEPT; i++) {
-        TRY_DONE(alloc_array(&s->kept[i].mask, n_word, sizeof *s->kept[i].mask, "grammar"));
-    }
+    TRY_DONE(take_buffers(s));
     TRY_DONE(open_first(s));
     *out = s;
     s = NULL;
@@ -625,38 +516,21 @@ done:
     return status;
 }
 
-static pm_status copy_array(void *out, const void *from, size_t n, size_t size)
-{
-    void *made;
-    TRY(alloc_array(&made, n, size, "grammar"));
-    if (n > 0) memcpy(made, from, n * size);
-    *(void **)out = made;
-    return PM_OK;
-}
-
 pm_status grammar_state_copy(struct grammar_state **out, const struct grammar_state *from)
 {
     struct grammar_state *s;
-    size_t n_word = ((size_t)from->v->n_vocab + 31) / 32;
     pm_status status;
     TRY(alloc_array(&s, 1, sizeof *s, "grammar"));
-    *s = *from;
-    s->place = NULL;
-    s->frame = NULL;
-    s->stack = NULL;
-    s->mark = NULL;
-    memset(s->kept, 0, sizeof s->kept);
-    s->place_capacity = from->n_place;
-    s->frame_capacity = from->n_frame;
-    s->stack_capacity = from->n_stack;
-    s->epoch = 0;
-    TRY_DONE(copy_array(&s->place, from->place, from->n_place, sizeof *s->place));
-    TRY_DONE(copy_array(&s->frame, from->frame, from->n_frame, sizeof *s->frame));
-    TRY_DONE(copy_array(&s->stack, from->stack, from->n_stack, sizeof *s->stack));
-    TRY_DONE(alloc_array(&s->mark, s->a->n_node, sizeof *s->mark, "grammar"));
-    for (int i = 0; i < N_KEPT; i++) {
-        TRY_DONE(alloc_array(&s->kept[i].mask, n_word, sizeof *s->kept[i].mask, "grammar"));
-    }
+    s->a = from->a;
+    s->v = from->v;
+    s->start = from->start;
+    s->sweep_at = from->sweep_at;
+    s->now = from->now;
+    TRY_DONE(take_buffers(s));
+    TRY_DONE(stacks_copy(&s->stacks, &from->stacks));
+    TRY_DONE(grow_array(&s->place, &s->place_capacity, from->n_place + 1, sizeof *s->place));
+    memcpy(s->place, from->place, from->n_place * sizeof *s->place);
+    s->n_place = from->n_place;
     *out = s;
     s = NULL;
 done:
@@ -667,12 +541,9 @@ done:
 void grammar_state_close(struct grammar_state *s)
 {
     if (!s) return;
-    for (int i = 0; i < N_KEPT; i++) {
-        free(s->kept[i].mask);
-    }
+    stacks_clear(&s->stacks);
+    free(s->masks);
     free(s->place);
-    free(s->frame);
-    free(s->stack);
     free(s->mark);
     free(s);
 }

@@ -22,9 +22,15 @@ void put_spelled(struct json_out *o, const char *text, size_t n)
     }
 }
 
-static void put_number(struct json_out *o, double value)
+static void put_number(struct json_out *o, const json *v)
 {
+    const char *spelling = json_number_text(v);
+    double value = json_number(v);
     char text[40];
+    if (spelling) {
+        json_put(o, "%s", spelling);
+        return;
+    }
     if (value == floor(value) && fabs(value) < 1e15) {
         json_put(o, "%.0f", value);
         return;
@@ -43,7 +49,7 @@ static void put_value(struct json_out *o, const json *v)
         put_spelled(o, json_text(v), json_text_bytes(v));
         json_put(o, "\"");
     } else if (json_is_number(v)) {
-        put_number(o, json_number(v));
+        put_number(o, v);
     } else if (json_is_object(v) || json_is_array(v)) {
         json_put(o, json_is_object(v) ? "{" : "[");
         for (const json *m = json_child(v); m; m = json_next(m)) {
@@ -108,13 +114,14 @@ static bool is_equal(const json *a, const json *b)
     return json_number(a) == json_number(b);
 }
 
-static bool is_listed(const json *list, const json *v)
+/* pairs: how many comparisons are left; none: nothing is found. */
+static bool is_listed(const json *list, const json *v, int *pairs)
 {
     const json *one = json_child(list);
-    while (one && !is_equal(one, v)) {
+    while (one && --*pairs >= 0 && !is_equal(one, v)) {
         one = json_next(one);
     }
-    return one != NULL;
+    return one != NULL && *pairs >= 0;
 }
 
 /* Values of enum and const */
@@ -154,13 +161,14 @@ static pm_status check_alone(const struct schema *c, const struct view *view, in
     return PM_OK;
 }
 
-static bool is_accepted(const struct view *view, const json *v)
+/* Whether all lists but `known`, from which v comes, have v too. */
+static bool is_accepted(const struct view *view, const json *v, const json *known, int *pairs)
 {
     for (int i = 0; i < view->n; i++) {
         const json *list = json_get(view->part[i], "enum");
         const json *one = json_get(view->part[i], "const");
-        if (list && !is_listed(list, v)) return false;
-        if (one && !is_equal(one, v)) return false;
+        if (list && list != known && !is_listed(list, v, pairs)) return false;
+        if (one && one != known && !is_equal(one, v)) return false;
     }
     return true;
 }
@@ -197,16 +205,21 @@ pm_status build_values(struct schema *c, const struct view *view, int types, uin
     const json *list, *single, *one;
     struct automaton values;
     uint32_t first, copy;
-    int used = 0;
+    int used = 0, pairs = MAX_PAIRS;
     pm_status status;
     TRY(find_values(c, view, &list, &single));
     automaton_init(&values, MAX_VALUE_STATES);
     first = automaton_node(&values);
     for (one = single ? single : json_child(list); one; one = single ? NULL : json_next(one)) {
         int type = type_of(one);
-        if (!(types & type) || !is_accepted(view, one)) continue;
+        if (!(types & type) || !is_accepted(view, one, single ? single : list, &pairs))
+            continue;
         used |= type;
         TRY_DONE(add_value(&values, first, one));
+    }
+    if (pairs < 0) {
+        status = fail(PM_ERR_ARG, "too complex: several long lists of values");
+        goto done;
     }
     TRY_DONE(check_alone(c, view, used));
     TRY_DONE(automaton_determinise(&values, first, &rules, &c->a, &copy));

@@ -91,11 +91,11 @@ static void note_inside(struct grammar_vocabulary *v, uint32_t node, uint32_t ch
     }
 }
 
-/* Walks the trie as the inside of a string; `quote` and `in` have room. */
-static void walk_strings(struct grammar_vocabulary *v)
+/* Walks the trie as the inside of a string; `in` has room. */
+static pm_status walk_strings(struct grammar_vocabulary *v)
 {
     struct string_walk way[MAX_TOKEN_BYTES + 1];
-    size_t depth = 0;
+    size_t depth = 0, capacity = 0;
     way[0] = (struct string_walk){v->n_node, 0, CHARS_START};
     for (uint32_t i = 1; i < v->n_node;) {
         struct string_walk at;
@@ -106,6 +106,7 @@ static void walk_strings(struct grammar_vocabulary *v)
         at = way[depth];
         sub = chars_step(at.sub, v->node[i].byte);
         if (sub == CHARS_QUOTE) {
+            TRY(grow_array(&v->quote, &capacity, v->n_quote + 1, sizeof *v->quote));
             v->quote[v->n_quote++] = (struct trie_quote){i, at.chars};
         }
         if (sub == CHARS_NONE || sub == CHARS_QUOTE) {
@@ -118,6 +119,7 @@ static void walk_strings(struct grammar_vocabulary *v)
         i++;
     }
     qsort(v->in, v->n_in, sizeof *v->in, order_by_chars);
+    return PM_OK;
 }
 
 static pm_status build(struct grammar_vocabulary *v)
@@ -145,10 +147,9 @@ static pm_status build(struct grammar_vocabulary *v)
     TRY_DONE(alloc_array(&v->sorted, v->n_sorted, sizeof *v->sorted, "vocabulary"));
     TRY_DONE(alloc_array(&v->in, v->n_sorted, sizeof *v->in, "vocabulary"));
     build_trie(v, token);
-    TRY_DONE(alloc_array(&v->quote, v->n_node, sizeof *v->quote, "vocabulary"));
     TRY_DONE(alloc_array(&v->inside, ((size_t)v->n_vocab + 31) / 32, sizeof *v->inside,
                          "vocabulary"));
-    walk_strings(v);
+    TRY_DONE(walk_strings(v));
 done:
     free(token);
     return status;

@@ -15,6 +15,7 @@ struct openai {
     int bos, vocab, context;
     char *piece_byte;    /* what each token adds to a text, end to end, or NULL: not known */
     size_t *piece_start; /* [vocab + 1] */
+    size_t max_piece;    /* bytes of the longest, 0: not known */
 };
 
 /* The model that a request names must be served: refuses with 404. */

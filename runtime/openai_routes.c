@@ -69,6 +69,21 @@ static bool route_version(struct call *c)
 
 /* ------------------------------------------------------------------ model and load */
 
+static void put_model(const struct server *s, struct json_out *o, const char *name)
+{
+    json_put(o, "{\"id\":");
+    json_put_string(o, name, strlen(name));
+    json_put(o,
+             ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"polymath\","
+             "\"max_model_len\":%d,\"meta\":{\"family\":\"%s\",\"device\":\"%s\","
+             "\"dtype\":\"%s\",\"n_layer\":%d,\"n_expert\":%d,\"n_expert_per_token\":%d,"
+             "\"vocab_size\":%d,\"n_params\":%.0f,\"n_active_params\":%.0f,\"chat\":%s}}",
+             (long long)s->created_s, s->info.context, s->info.family, s->info.device,
+             s->info.dtype, s->info.n_layer, s->info.n_expert, s->info.n_expert_per_token,
+             s->info.vocab_size, s->info.n_parameter, s->info.n_active_parameter,
+             s->openai->chat ? "true" : "false");
+}
+
 static bool route_models(struct call *c)
 {
     const struct server *s = c->server;
@@ -76,19 +91,19 @@ static bool route_models(struct call *c)
     if (!is_loaded(c)) return true;
     json_put(&o, "{\"object\":\"list\",\"data\":[");
     for (int i = 0; i < s->o.n_name; i++) {
-        json_put(&o, "%s{\"id\":", i ? "," : "");
-        json_put_string(&o, s->o.name[i], strlen(s->o.name[i]));
-        json_put(&o,
-                 ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"polymath\","
-                 "\"max_model_len\":%d,\"meta\":{\"family\":\"%s\",\"device\":\"%s\","
-                 "\"dtype\":\"%s\",\"n_layer\":%d,\"n_expert\":%d,\"n_expert_per_token\":%d,"
-                 "\"vocab_size\":%d,\"n_params\":%.0f,\"n_active_params\":%.0f,\"chat\":%s}}",
-                 (long long)s->created_s, s->info.context, s->info.family, s->info.device,
-                 s->info.dtype, s->info.n_layer, s->info.n_expert, s->info.n_expert_per_token,
-                 s->info.vocab_size, s->info.n_parameter, s->info.n_active_parameter,
-                 s->openai->chat ? "true" : "false");
+        if (i) json_put(&o, ",");
+        put_model(s, &o, s->o.name[i]);
     }
     json_put(&o, "]}");
+    call_answer_json(c, &o);
+    return true;
+}
+
+static bool route_model(struct call *c)
+{
+    struct json_out o = {0};
+    if (!is_loaded(c) || !openai_model_is_served(c, c->rest)) return true;
+    put_model(c->server, &o, c->rest);
     call_answer_json(c, &o);
     return true;
 }
@@ -117,6 +132,7 @@ static bool route_experts(struct call *c)
     struct json_out o = {0};
     uint64_t *count, n_token = 0;
     pm_status status = read_experts(s, &count);
+    atomic_store(&c->server->counts_experts, true);
     if (status != PM_OK) {
         call_refuse_status(c, status, NULL);
         return true;
@@ -145,9 +161,11 @@ static bool route_metrics(struct call *c)
 {
     struct server *s = c->server;
     struct json_out o = {0};
-    uint64_t *count;
+    uint64_t *count = NULL;
     pm_stats stats;
-    pm_status status = read_experts(s, &count);
+    pm_status status = PM_OK;
+    /* Counting costs a GPU time: a scrape alone shall not begin it. */
+    if (atomic_load(&s->counts_experts)) status = read_experts(s, &count);
     if (status != PM_OK) {
         call_refuse_status(c, status, NULL);
         return true;
@@ -208,6 +226,7 @@ const struct route route_table[] = {
     {"/v1/chat/completions", METHOD_POST, ROUTE_MAKE, route_chat},
     {"/v1/completions", METHOD_POST, ROUTE_MAKE, route_completions},
     {"/v1/models", METHOD_GET, ROUTE_QUICK, route_models},
+    {"/v1/models/{name}", METHOD_GET, ROUTE_QUICK, route_model},
     {"/tokenize", METHOD_POST, ROUTE_WORK, route_tokenize},
     {"/detokenize", METHOD_POST, ROUTE_WORK, route_detokenize},
     {"/apply-template", METHOD_POST, ROUTE_WORK, route_template},

@@ -39,7 +39,12 @@ static pm_status read_pieces(struct openai *o)
     pm_status status =
         tokenizer_all_bytes(o->tokenizer, o->vocab, &o->piece_byte, o->piece_start);
     /* Then tokens are spelled as the file has them. */
-    return status == PM_ERR_UNSUPPORTED ? PM_OK : status;
+    if (status == PM_ERR_UNSUPPORTED) return PM_OK;
+    for (int i = 0; status == PM_OK && i < o->vocab; i++) {
+        size_t n = o->piece_start[i + 1] - o->piece_start[i];
+        if (n > o->max_piece) o->max_piece = n;
+    }
+    return status;
 }
 
 pm_status openai_open(struct openai **out, pm_engine *e, const char *folder)
@@ -56,6 +61,7 @@ pm_status openai_open(struct openai **out, pm_engine *e, const char *folder)
     TRY_DONE(read_pieces(o));
     TRY_DONE(read_defaults(&o->defaults, folder));
     TRY_DONE(chat_open(&o->chat, folder));
+    if (o->chat && o->tokenizer) o->style = toolcall_recognise(o->chat, o->tokenizer);
     *out = o;
     o = NULL;
 done:

@@ -156,6 +156,41 @@ static void take_piece(struct generation *g, struct choice *c, struct json_out *
     }
 }
 
+static void take_pieces(struct generation *g, struct choice *c, struct json_out *o,
+                        const struct toolcall_piece *piece, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct piece p = {piece[i].kind, piece[i].call, piece[i].text, piece[i].n, piece[i].id};
+        if (p.kind >= PIECE_CALL_BEGIN && !g->r.parallel_tool_calls && p.call > 0) continue;
+        take_piece(g, c, o, &p);
+    }
+}
+
+static pm_status parse_text(struct generation *g, struct choice *c, struct json_out *o,
+                            int32_t id, const char *text, size_t n)
+{
+    const struct toolcall_piece *piece;
+    size_t n_piece;
+    TRY(toolcall_add(c->parser, id, text, n, &piece, &n_piece));
+    take_pieces(g, c, o, piece, n_piece);
+    return PM_OK;
+}
+
+/* A parser wants special tokens spelled out, which the engine leaves out of the text: what
+ * comes with one was held back before it. */
+static pm_status parse_record(struct generation *g, struct choice *c, struct json_out *o,
+                              const struct tape_record *r, const char *text)
+{
+    const struct tokenizer *t = openai_of(g)->tokenizer;
+    size_t n = (size_t)r->n_text;
+    if (r->id < 0 || !tokenizer_is_special(t, r->id)) {
+        return parse_text(g, c, o, r->id, text, n);
+    }
+    if (n > 0) TRY(parse_text(g, c, o, -1, text, n));
+    text = tokenizer_token(t, r->id);
+    return parse_text(g, c, o, r->id, text, strlen(text));
+}
+
 static void begin_call(struct generation *g, struct choice *c, struct json_out *o,
                        const char *name, size_t n)
 {
@@ -228,6 +263,8 @@ static pm_status take_record(struct generation *g, struct json_out *o,
     }
     if (is_forced(g)) {
         take_forced(g, c, o, text, n);
+    } else if (c->parser) {
+        TRY(parse_record(g, c, o, r, text));
     } else {
         struct piece p = {PIECE_CONTENT, 0, text, n, NULL};
         take_piece(g, c, o, &p);
@@ -257,8 +294,13 @@ static const char *finish_reason(const struct generation *g, const struct choice
 /* What the choice's parser still holds. */
 static pm_status end_choice(struct generation *g, struct choice *c, struct json_out *o)
 {
+    const struct toolcall_piece *piece;
+    size_t n;
     c->done = true;
     if (is_forced(g)) end_forced(g, c, o);
+    if (!c->parser) return PM_OK;
+    TRY(toolcall_end(c->parser, &piece, &n));
+    take_pieces(g, c, o, piece, n);
     return PM_OK;
 }
 

@@ -38,7 +38,8 @@ void server_options_init(struct server_options *o)
                                  .n_worker = 2,
                                  .read_us = 30000000,
                                  .idle_us = 60000000,
-                                 .stuck_us = 30000000};
+                                 .stuck_us = 30000000,
+                                 .ping_us = 15000000};
 }
 
 /* ------------------------------------------------------------------ answers */
@@ -213,7 +214,10 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *fd =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        int one = 1;
         *context = fd ? watch_add(s->watch, fd->connect_fd) : NULL;
+        /* A machine that vanished never closes; a socket that is no TCP one need not. */
+        if (fd) (void)setsockopt(fd->connect_fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     } else {
         watch_remove(s->watch, *context);
         *context = NULL;
@@ -297,6 +301,16 @@ static pm_status start_daemon(struct server *s)
     return fail(PM_ERR_IO, "libmicrohttpd did not start: %s", strerror(errno));
 }
 
+static void ping_streams(void *arg)
+{
+    struct server *s = arg;
+    pthread_mutex_lock(&s->lock);
+    for (struct call *c = s->calls; c; c = c->next) {
+        call_ping(c, s->o.ping_us);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 static void hold_call(void *call)
 {
     call_hold(call);
@@ -319,7 +333,8 @@ pm_status server_open(struct server **out, struct server_options *o)
                               .read_us = o->read_us,
                               .gone = lose_call,
                               .hold = hold_call,
-                              .too_slow = too_slow};
+                              .too_slow = too_slow,
+                              .tick = ping_streams};
     status = alloc_array(&s, 1, sizeof *s, "server");
     if (status != PM_OK) {
         auth_clear(&o->auth);
@@ -336,6 +351,7 @@ pm_status server_open(struct server **out, struct server_options *o)
         goto done;
     }
     add_header(s->no_memory, "Content-Type", "application/json");
+    w.arg = s;
     TRY_DONE(work_open(&s->work, s->o.n_worker));
     TRY_DONE(watch_open(&s->watch, &w));
     TRY_DONE(start_daemon(s));

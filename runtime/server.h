@@ -24,6 +24,7 @@ struct server_options {
     int n_thread, n_worker;
     int64_t read_us;  /* how long a head, and then a body, may take to arrive */
     int64_t idle_us;  /* without a byte taken by the client */
+    int64_t ping_us;  /* a stream that was silent for so long says that it lives */
     int64_t stuck_us; /* an engine without a step for so long is not healthy */
 };
 

@@ -145,6 +145,7 @@ void call_stream(struct call *c)
 {
     c->http = 200;
     c->type = "text/event-stream; charset=utf-8";
+    atomic_store(&c->sent_us, now_us());
     c->stream = true;
 }
 
@@ -319,6 +320,16 @@ void call_completed(struct call *c)
     call_release(c);
 }
 
+void call_ping(struct call *c, int64_t us)
+{
+    pthread_mutex_lock(&c->lock);
+    if (c->ready && c->stream && c->suspended && now_us() - atomic_load(&c->sent_us) > us) {
+        c->ping = c->woken = true;
+        resume(c);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* Copies what is written and not sent yet. */
 static ssize_t take(struct call *c, char *buffer, size_t max)
 {
@@ -334,16 +345,23 @@ ssize_t call_read(void *call, uint64_t at, char *buffer, size_t max)
     struct call *c = call;
     (void)at;
     for (;;) {
-        bool wait, gone;
-        if (c->n_sent < c->out.n) return take(c, buffer, max);
+        bool wait, gone, ping;
+        if (c->n_sent < c->out.n) {
+            atomic_store(&c->sent_us, now_us());
+            return take(c, buffer, max);
+        }
         if (c->ended) return MHD_CONTENT_READER_END_OF_STREAM;
         c->out.n = c->n_sent = 0;
         pthread_mutex_lock(&c->lock);
         c->woken = false; /* before the look, so that news after it are not missed */
+        ping = c->ping;
+        c->ping = false;
         pthread_mutex_unlock(&c->lock);
-        if (c->job->calls->read(c, &c->out, &c->ended) != PM_OK || c->out.status != PM_OK) {
+        if (c->job->calls->read(c, &c->out, &c->ended) != PM_OK) {
             return MHD_CONTENT_READER_END_WITH_ERROR;
         }
+        if (ping && c->out.n == 0 && !c->ended) json_put(&c->out, ": still at work\n\n");
+        if (c->out.status != PM_OK) return MHD_CONTENT_READER_END_WITH_ERROR;
         if (c->out.n > 0 || c->ended) continue;
         pthread_mutex_lock(&c->lock);
         gone = c->gone;

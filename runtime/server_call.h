@@ -32,7 +32,8 @@ enum route_kind {
 };
 
 struct route {
-    const char *path; /* where it ends in "/{id}", any last part, which becomes call.rest */
+    const char *path; /* where it ends in "{id}" or "{name}", anything, which becomes call.rest;
+                         a name may have slashes */
     unsigned methods;
     enum route_kind kind;
     bool (*run)(struct call *c); /* false: its job will answer */
@@ -65,7 +66,7 @@ struct call {
     uint64_t tenant;
     int64_t arrival_us;
     char id[24]; /* 16 hexadecimal digits */
-    char rest[80];
+    char rest[256];
     const char *origin; /* allowed by CORS, or NULL */
     char *body;         /* [n_body] and a closing zero */
     size_t n_body, body_capacity, max_body, n_over;
@@ -85,6 +86,7 @@ struct call {
     struct json_out out;
     size_t n_sent;
     bool ended;
+    atomic_int_fast64_t sent_us; /* when it last had something to send */
 
     pthread_mutex_t lock;              /* of what follows */
     struct job *job;                   /* set once */
@@ -92,6 +94,7 @@ struct call {
     bool suspended;
     bool ready; /* the answer is there */
     bool woken; /* the stream has news */
+    bool ping;  /* it was silent for long */
     bool gone;  /* the client, or the server */
 };
 
@@ -136,6 +139,9 @@ bool call_wait(struct call *c);
 /* The client is gone, or the server is closing. */
 void call_gone(struct call *c);
 bool call_is_gone(struct call *c);
+/* A stream that waits and was silent for `us` gets a comment to send, so that proxies keep its
+ * connection and a client that is gone without a word is noticed. */
+void call_ping(struct call *c, int64_t us);
 /* libmicrohttpd is done with it. */
 void call_completed(struct call *c);
 /* A content reader callback of libmicrohttpd for the stream. */

@@ -97,13 +97,12 @@ static bool refuse_lengths(struct call *c, bool post, const char *version)
 /* The route of a path, and its last part where the route has one. */
 static const struct route *find_route(struct call *c, const char *path)
 {
-    static const char tail[] = "/{id}";
     for (const struct route *r = route_table; r->path; r++) {
-        size_t n = strlen(r->path);
+        const char *part = strchr(r->path, '{');
+        size_t n = part ? (size_t)(part - r->path) : 0;
         if (strcmp(r->path, path) == 0) return r;
-        if (n < sizeof tail || strcmp(r->path + n + 1 - sizeof tail, tail) != 0) continue;
-        n -= sizeof tail - 2; /* with the slash */
-        if (strncmp(path, r->path, n) != 0 || !path[n] || strchr(path + n, '/')) continue;
+        if (!part || strncmp(path, r->path, n) != 0 || !path[n]) continue;
+        if (strcmp(part, "{id}") == 0 && strchr(path + n, '/')) continue;
         snprintf(c->rest, sizeof c->rest, "%s", path + n);
         return r;
     }

@@ -30,6 +30,7 @@ struct server {
     struct openai *openai;
 
     _Atomic enum server_state state;
+    atomic_bool counts_experts;  /* somebody asked for them */
     atomic_int n_job;            /* that make something */
     atomic_uint_fast64_t n_made; /* calls */
     struct metrics metrics;

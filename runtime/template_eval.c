@@ -515,7 +515,8 @@ static pm_status execute_if(struct render *r, struct scope *scope, const struct 
     return PM_OK;
 }
 
-/* The text of a body in a scope of its own, through the filters of a block. */
+/* The text of a body in a scope of its own, through the filters of a block. Where the body was
+ * left by break or continue the text is lost, as in Jinja. */
 static pm_status capture(struct render *r, struct scope *scope, const struct node *node,
                          struct value *out)
 {
@@ -526,7 +527,7 @@ static pm_status capture(struct render *r, struct scope *scope, const struct nod
     TRY(execute(r, inside, node->list));
     TRY(text_made(r, start, &text));
     *out = text;
-    if (!node->b) return PM_OK;
+    if (!node->b || r->flow != FLOW_ON) return PM_OK;
     r->hole = text;
     TRY(evaluate(r, scope, node->b, out));
     r->hole = outer;
@@ -582,6 +583,7 @@ static pm_status execute_set(struct render *r, struct scope *scope, const struct
         TRY(evaluate(r, scope, node->b, &v));
     } else {
         TRY(capture(r, scope, node, &v));
+        if (r->flow != FLOW_ON) return PM_OK;
     }
     r->line = node->line;
     return assign(r, scope, node->a, v);
@@ -604,7 +606,9 @@ static pm_status execute_one(struct render *r, struct scope *scope, const struct
         TRY(define_macro(r, scope, node, &v));
         return scope_set(r, scope, node->name, v);
     case NODE_CALL_BLOCK: return execute_call_block(r, scope, node);
-    case NODE_FILTER_BLOCK: TRY(capture(r, scope, node, &v)); return put_str(r, &v);
+    case NODE_FILTER_BLOCK:
+        TRY(capture(r, scope, node, &v));
+        return r->flow == FLOW_ON ? put_str(r, &v) : PM_OK;
     case NODE_WITH: return execute_with(r, scope, node);
     case NODE_SCOPE: TRY(scope_new(r, scope, &inside)); return execute(r, inside, node->list);
     case NODE_BREAK: r->flow = FLOW_BREAK; return PM_OK;
@@ -614,93 +618,10 @@ static pm_status execute_one(struct render *r, struct scope *scope, const struct
 
 pm_status execute(struct render *r, struct scope *scope, const struct node *list)
 {
+    TRY(nest(r));
     for (; list && r->flow == FLOW_ON; list = list->next) {
         TRY(execute_one(r, scope, list));
     }
+    r->depth--;
     return PM_OK;
-}
-
-/* Rendering */
-
-static pm_status bind_variables(struct render *r, struct scope *scope,
-                                const struct template_variable *variable, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        size_t bytes = strlen(variable[i].name), j = 0;
-        struct value v = value_none();
-        while (j < r->t->n_names && (r->t->names[j].n != bytes ||
-                                     memcmp(r->t->names[j].text, variable[i].name, bytes))) {
-            j++;
-        }
-        if (j == r->t->n_names) continue; /* the template does not ask for it */
-        if (variable[i].value) {
-            TRY(value_of_json(r, variable[i].value, variable[i].roles, &v));
-        } else if (variable[i].text) {
-            v = text_of(variable[i].text, variable[i].n_text);
-        } else if (variable[i].flag) {
-            v = value_bool(variable[i].truth);
-        }
-        TRY(scope_set(r, scope, (int)j, v));
-    }
-    return PM_OK;
-}
-
-static pm_status run(struct render *r, const struct template_variable *variable, size_t n)
-{
-    struct scope *context, *scope;
-    TRY(scope_new(r, NULL, &context));
-    TRY(bind_variables(r, context, variable, n));
-    TRY(scope_new(r, context, &scope));
-    return execute(r, scope, r->t->body);
-}
-
-static pm_status give(struct render *r, struct marked_text *out)
-{
-    struct marked_text m = {0};
-    size_t capacity = 0;
-    pm_status status;
-    TRY_DONE(copy_text(&m.text, r->n > 0 ? r->byte : "", r->n));
-    m.n = r->n;
-    for (size_t i = 0; i < r->n;) {
-        const unsigned char *other = memchr(r->mark + i, !r->mark[i], r->n - i);
-        TRY_DONE(grow_array(&m.span, &capacity, m.n_span + 1, sizeof *m.span));
-        m.span[m.n_span].request = r->mark[i];
-        i = other ? (size_t)(other - r->mark) : r->n;
-        m.span[m.n_span++].end = i;
-    }
-    *out = m;
-    m = (struct marked_text){0};
-done:
-    marked_text_clear(&m);
-    return status;
-}
-
-void marked_text_clear(struct marked_text *m)
-{
-    free(m->text);
-    free(m->span);
-    *m = (struct marked_text){0};
-}
-
-pm_status template_render(const struct template *t, const struct template_variable *variable,
-                          size_t n, const struct template_limits *limits,
-                          struct marked_text *out)
-{
-    static const struct template_limits defaults = {20000000, 256u << 20, 64u << 20};
-    struct render r = {.t = t};
-    pm_status status;
-    if (!limits) limits = &defaults;
-    r.steps = limits->max_steps ? limits->max_steps : defaults.max_steps;
-    r.arena.max = limits->max_memory ? limits->max_memory : defaults.max_memory;
-    r.max_output = limits->max_output ? limits->max_output : defaults.max_output;
-    status = run(&r, variable, n);
-    if (status != PM_OK) {
-        status = fail_prefix(status, "%s: line %d", t->name, r.line);
-    } else {
-        status = give(&r, out);
-    }
-    arena_clear(&r.arena);
-    free(r.byte);
-    free(r.mark);
-    return status;
 }

@@ -240,8 +240,7 @@ static pm_status filter_escape(struct render *r, const struct call *c, struct va
         const char *known = text.text.byte[i] ? strchr(from, text.text.byte[i]) : NULL;
         if (!known) continue;
         TRY(put_slice(r, &text, done, i));
-        TRY(put_bytes(r, to[known - from], strlen(to[known - from]),
-                      text.text.mark ? text.text.mark[i] : text.request));
+        TRY(put_bytes(r, to[known - from], strlen(to[known - from]), text_origin(&text, i)));
         done = i + 1;
     }
     TRY(put_slice(r, &text, done, text.text.n));

@@ -142,8 +142,7 @@ static pm_status find(struct render *r, const struct call *c, bool last, struct 
     TRY(need_text(c, 0, &part));
     TRY(work(r, c->self.text.n));
     if (last) {
-        TRY(work(r, c->self.text.n * 8));
-        found = text_find_last(&c->self, &part, c->self.text.n, &at);
+        TRY(text_find_last(r, &c->self, &part, c->self.text.n, &at, &found));
     } else {
         TRY(text_find(r, &c->self, &part, 0, &at, &found));
     }
@@ -205,8 +204,7 @@ static pm_status cut(struct render *r, const struct call *c, bool last, struct v
     if (part.text.n == 0) return fail(PM_ERR_ARG, "partition by an empty text");
     TRY(arena_take(&r->arena, &item, 3, sizeof *item));
     if (last) {
-        TRY(work(r, c->self.text.n));
-        found = text_find_last(&c->self, &part, c->self.text.n, &at);
+        TRY(text_find_last(r, &c->self, &part, c->self.text.n, &at, &found));
     } else {
         TRY(text_find(r, &c->self, &part, 0, &at, &found));
     }

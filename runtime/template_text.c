@@ -2,6 +2,7 @@
  *
  * What only cuts gives views; what makes new bytes gives each the origin of the byte it was
  * made from, and inserted texts their own. */
+#define _GNU_SOURCE /* memmem: linear whatever the texts */
 #include "template_text.h"
 
 #include <string.h>
@@ -15,18 +16,7 @@ bool text_is_space(uint32_t c)
 
 /* Finding */
 
-static const char *find_bytes(const char *text, size_t n, const char *part, size_t n_part)
-{
-    const char *end = text + n;
-    if (n_part == 0) return text;
-    while ((size_t)(end - text) >= n_part) {
-        text = memchr(text, *part, (size_t)(end - text) - n_part + 1);
-        if (!text) return NULL;
-        if (memcmp(text, part, n_part) == 0) return text;
-        text++;
-    }
-    return NULL;
-}
+enum { STEP_CHARACTERS = 16 }; /* compared for the price of a byte */
 
 pm_status text_find(struct render *r, const struct value *text, const struct value *part,
                     size_t from, size_t *at, bool *found)
@@ -35,25 +25,27 @@ pm_status text_find(struct render *r, const struct value *text, const struct val
     *found = false;
     if (from > text->text.n) return PM_OK;
     TRY(work(r, 0));
-    place =
-        find_bytes(text->text.byte + from, text->text.n - from, part->text.byte, part->text.n);
+    place = memmem(text->text.byte + from, text->text.n - from, part->text.byte, part->text.n);
     if (!place) return work(r, text->text.n - from);
     *found = true;
     *at = (size_t)(place - text->text.byte);
     return work(r, *at - from);
 }
 
-bool text_find_last(const struct value *text, const struct value *part, size_t to, size_t *at)
+pm_status text_find_last(struct render *r, const struct value *text, const struct value *part,
+                         size_t to, size_t *at, bool *found)
 {
-    size_t n = part->text.n;
-    if (n > to) return false;
+    size_t n = part->text.n, cost = n < STEP_CHARACTERS ? 1 : n / STEP_CHARACTERS;
+    *found = false;
+    if (n > to) return PM_OK;
     for (size_t i = to - n + 1; i-- > 0;) {
         if (memcmp(text->text.byte + i, part->text.byte, n) == 0) {
+            *found = true;
             *at = i;
-            return true;
+            return work(r, (to - i) * cost);
         }
     }
-    return false;
+    return work(r, to * cost);
 }
 
 bool text_starts(const struct value *text, const struct value *part)
@@ -120,13 +112,13 @@ static pm_status split_right(struct render *r, const struct value *text,
                              struct value_items *items)
 {
     size_t to = text->text.n, at;
-    while (most != 0 && text_find_last(text, separator, to, &at)) {
-        TRY(work(r, to - at));
+    bool found;
+    for (; most != 0; most--) {
+        TRY(text_find_last(r, text, separator, to, &at, &found));
+        if (!found) break;
         TRY(items_add(r, items, text_slice(text, at + separator->text.n, to)));
         to = at;
-        most--;
     }
-    TRY(work(r, to));
     TRY(items_add(r, items, text_slice(text, 0, to)));
     reverse_items(items);
     return PM_OK;
@@ -355,8 +347,7 @@ pm_status text_case(struct render *r, const struct value *text, enum text_case w
         int n = change_case(c, upper, title, changed);
         for (int i = 0; i < n; i++) {
             char bytes[UTF8_MAX];
-            TRY(put_bytes(r, bytes, utf8_write(bytes, changed[i]),
-                          text->text.mark ? text->text.mark[here] : text->request));
+            TRY(put_bytes(r, bytes, utf8_write(bytes, changed[i]), text_origin(text, here)));
         }
         starts = wanted == CASE_TITLE ? !is_cased(c) : wanted == CASE_WORDS && parts_words(c);
     }

@@ -17,7 +17,8 @@ pm_status text_split_lines(struct render *r, const struct value *text, bool keep
 pm_status text_replace(struct render *r, const struct value *text, const struct value *from,
                        const struct value *to, int64_t most, struct value *out);
 /* The last place of `part` that ends at byte `to` or before. */
-bool text_find_last(const struct value *text, const struct value *part, size_t to, size_t *at);
+pm_status text_find_last(struct render *r, const struct value *text, const struct value *part,
+                         size_t to, size_t *at, bool *found);
 
 enum text_case { CASE_LOWER, CASE_UPPER, CASE_CAPITAL, CASE_TITLE, CASE_WORDS, CASE_SWAP };
 /* CASE_TITLE is Python's method, CASE_WORDS Jinja's filter `title`. */

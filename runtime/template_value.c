@@ -165,6 +165,11 @@ bool text_is(const struct value *v, const char *text)
     return v->kind == VALUE_TEXT && v->text.n == n && memcmp(v->text.byte, text, n) == 0;
 }
 
+bool text_origin(const struct value *text, size_t at)
+{
+    return text->text.mark ? text->text.mark[at] : text->request;
+}
+
 size_t text_characters(const struct value *text)
 {
     size_t n = 0;

@@ -157,6 +157,8 @@ bool is_sequence(const struct value *v); /* list, tuple, range or view */
 bool is_number(const struct value *v);   /* int, float or bool */
 bool text_is(const struct value *v, const char *text);
 size_t text_characters(const struct value *text);
+/* Whether the byte is the request's. */
+bool text_origin(const struct value *text, size_t at);
 /* White space of Python's str.isspace. */
 bool text_is_space(uint32_t c);
 /* The first place of `part` from byte `from` on. */
@@ -191,12 +193,12 @@ pm_status put_json(struct render *r, const struct value *v, const struct json_st
                    int depth);
 /* str(v) as a value. */
 pm_status to_text(struct render *r, const struct value *v, struct value *out);
-pm_status float_text(double real, char out[32], size_t *n);
+pm_status put_number(struct render *r, const struct value *v); /* an int or a float */
 
 /* A value of JSON whose texts are lent. */
 pm_status value_of_json(struct render *r, const json *v, bool roles, struct value *out);
 
-enum { MAX_NESTING = 400 }; /* of values, expressions and calls: bounds the C stack */
+enum { MAX_NESTING = 500 }; /* of values, expressions, calls and bodies: bounds the C stack */
 pm_status nest(struct render *r);
 
 #endif

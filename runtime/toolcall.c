@@ -114,7 +114,7 @@ struct toolcall_style toolcall_recognise(const struct chat *c, const struct toke
         style.format = formats[i].format;
         break;
     }
-    if (style.format == TOOLCALL_LLAMA3 && !mentions(c, "tool_calls")) {
+    if (style.format == TOOLCALL_LLAMA3 && !mentions(c, "ipython")) {
         style.format = TOOLCALL_NONE;
     }
     style.reasoning = style.format != TOOLCALL_HARMONY &&
@@ -372,7 +372,8 @@ static const char *find(const struct text *t, const char *part)
 static pm_status end_header(struct toolcall_parser *p)
 {
     static const char recipient[] = "to=functions.";
-    const char *to = find(&p->call, recipient), *end = p->call.byte + p->call.n;
+    const char *to = find(&p->call, recipient);
+    const char *end = p->call.n > 0 ? p->call.byte + p->call.n : NULL;
     const char *channel = find(&p->call, "<|channel|>");
     size_t n = 0;
     p->channel =

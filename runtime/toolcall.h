@@ -25,7 +25,9 @@ struct toolcall_style {
                               toolcall_starts_reasoning */
 };
 
-/* Recognises the style by the template's source and the tokenizer's tokens. */
+/* Recognises the style by the template's source and the tokenizer's tokens. For a request
+ * without tools a server sets format to TOOLCALL_NONE, unless it is TOOLCALL_HARMONY: an answer
+ * in JSON is no call then. */
 struct toolcall_style toolcall_recognise(const struct chat *c, const struct tokenizer *t);
 const char *toolcall_format_name(enum toolcall_format format);
 

@@ -146,7 +146,7 @@ static bool raw_member(struct view object, const char *key, struct view *out)
     }
 }
 
-/* Arguments: an object, or a text that spells one, or nothing at all. */
+/* Arguments: an object, a text that spells one, or null for none. */
 static pm_status put_arguments(struct text *out, struct view raw, bool *well)
 {
     struct json_doc *doc = parse(raw.at, left(&raw));
@@ -156,6 +156,8 @@ static pm_status put_arguments(struct text *out, struct view raw, bool *well)
         status = put_view(out, raw);
     } else if (json_is_string(root) && is_json_object(json_text(root), json_text_bytes(root))) {
         status = text_put(out, json_text(root), json_text_bytes(root));
+    } else if (json_is_null(root)) {
+        status = text_put(out, "{}", 2);
     } else {
         *well = false;
     }

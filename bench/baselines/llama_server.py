@@ -50,8 +50,9 @@ def start_llama(args, seats):
 
 
 def bench(args, url, c, n, seed):
+    """return_token_ids makes each token an event of ours, as it is of llama.cpp's, which ignores the field."""
     command = [args.program, "bench", "serve", "--url", url, "-o", "json", "-c", str(c), "-n", str(n), "--input-len", str(args.input),
-               "--output-len", str(args.tokens), "--ignore-eos", "-s", str(seed)]
+               "--output-len", str(args.tokens), "--ignore-eos", "-s", str(seed), "--extra-body", '{"return_token_ids": true}']
     r = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if r["failed"]:
         raise SystemExit(f"{command}: {r['errors_by_kind']}")

@@ -476,7 +476,6 @@ static void point_next(struct tile *tile, const struct tensor *w, int64_t row)
         tile->next[j] = (const char *)w->data + min_i64(row + j, w->rows - 1) * w->stride;
     }
     tile->ahead = tile->next[0];
-    tile->ahead_bytes = MICRO_PACKED_GROUP * w->stride;
 }
 
 /* sum[r, n] = w[column + n] x[r] for the task's rows and columns. Row after_row of `after` is
@@ -492,7 +491,10 @@ static void run_columns(const struct linear_call *call, const struct task *task,
                         .k = w->cols,
                         .x = scratch->x,
                         .y_stride = task->n_column,
-                        .room = scratch->room};
+                        .room = scratch->room,
+                        .ahead_rows = MICRO_PACKED_GROUP,
+                        .ahead_bytes = stored_bytes(w),
+                        .ahead_stride = w->stride};
     if (map->pack) {
         tile.packed = pack_x(task, map);
     } else {
@@ -504,7 +506,6 @@ static void run_columns(const struct linear_call *call, const struct task *task,
         tile.y = sum + n;
         point_w(&tile, w, task->column + n, rows);
         tile.next[0] = tile.ahead = NULL;
-        tile.ahead_bytes = MICRO_PACKED_GROUP * w->stride;
         if (!last) {
             point_next(&tile, w, task->column + n + rows);
         } else if (after) {

@@ -40,12 +40,14 @@ struct tile {
     float *y;                               /* [n_x, n_w] */
     int64_t y_stride;                       /* floats from a row of y to the next */
     float *room;                            /* [MICRO_ROOM] aligned */
-    /* What to bring closer meanwhile: weight rows, or next[0] NULL; a range where x is packed,
-     * or NULL. */
+    /* What to bring closer meanwhile: weight rows, or next[0] NULL. */
     const char *next[MICRO_ROWS];
     int64_t next_bytes; /* bytes in each of them */
+    /* Where x is packed: so many rows, or 0, from `ahead` on, or NULL, and on behalf of the
+     * next MICRO_PACKED_GROUP also of the tile's own. */
     const char *ahead;
-    int64_t ahead_bytes; /* of MICRO_PACKED_GROUP weight rows, or 0: nothing ahead */
+    int ahead_rows;
+    int64_t ahead_bytes, ahead_stride;
 };
 
 /* How weights of one type are multiplied. */

@@ -29,24 +29,17 @@
 
 #include <assert.h>
 #include <cpuid.h>
-#include <immintrin.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "kernels/cpu/micro_pairs.h"
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#include "kernels/cpu/micro_amx_widen.h"
 
 enum {
-    SIDE = 16,          /* rows and columns of a register of sums */
-    STEP = 32,          /* values of K in a product */
-    SUMS = SIDE * SIDE, /* in a register */
-    LINE = 64,          /* bytes of a register's row, and that memory gives at a time */
-    PANEL = 16 * STEP,  /* values of a row of widened weights */
+    PANEL = 16 * STEP, /* values of a row of widened weights */
+    PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
     PAGE = 4096,
     STREAMS = 8, /* most pages to fetch from at a time */
-    PANEL_BYTES = 2 * SIDE * PANEL * (int)sizeof(uint16_t),
 };
 
 _Static_assert(MICRO_PACKED_ROWS % MICRO_PACKED_GROUP == 0 && MICRO_PACKED_GROUP == 2 * SIDE,
@@ -58,10 +51,16 @@ _Static_assert(F8_BLOCK % STEP == 0 && PANEL % F8_BLOCK == 0, "whole blocks in a
 
 bool amx_available(void)
 {
-    enum { TILE_DATA = 18, REQUEST = 0x1023, BF16_BIT = 1 << 22, TILE_BIT = 1 << 24 };
+    enum {
+        TILE_DATA = 18,
+        REQUEST = 0x1023,
+        BF16_BIT = 1 << 22,
+        TILE_BIT = 1 << 24,
+        VBMI_BIT = 2
+    };
     unsigned a, b, c, d;
     if (!micro_avx512bf16.available() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    if (!(d & BF16_BIT) || !(d & TILE_BIT)) return false;
+    if (!(d & BF16_BIT) || !(d & TILE_BIT) || !(c & VBMI_BIT)) return false;
 #if defined(SYS_arch_prctl)
     return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 #else
@@ -69,23 +68,11 @@ bool amx_available(void)
 #endif
 }
 
-/* The compiler's built-ins do not tell it that they read and write memory. */
-ALWAYS_INLINE void memory_barrier(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
-
 /* The registers by number: sums of weight rows a and rows of x b are in 2 a + b. */
 #define WEIGHTS_0 4
 #define WEIGHTS_1 5
 #define X_0       6
 #define X_1       7
-
-struct shape {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
 
 /* Shapes the registers for n0 and n1 rows of x; clears them. Where n1 is 0, the second
  * registers have some shape too, since to clear one without would be a fault. */
@@ -98,31 +85,37 @@ static void configure(int n0, int n1)
         s.rows[r] = SIDE;
         s.row_bytes[r] = (uint16_t)(weights ? LINE : n * 4);
     }
-    __asm__ volatile("" ::"r"(&s) : "memory");
-    _tile_loadconfig(&s);
+    load_shape(&s);
 }
 
-/* What is fetched meanwhile: a range, a line of each of some pages in turn, then the same of
- * the next pages. The processor's own prefetchers follow such streams, but none across the end
- * of a page: taken page by page they would start anew all the time. */
+/* What is fetched meanwhile: a line of each of some streams in turn, then the same of the next
+ * streams. A stream is a page of the rows, or where rows lie apart, a row. The processor's own
+ * prefetchers follow such streams, but none across the end of a page: taken page by page they
+ * would start anew all the time. */
 struct ahead {
     const char *line, *end; /* the next line, and where its turn ends */
-    int64_t span;           /* of the pages */
-    int turns;              /* left until these pages are done */
-    int n;                  /* lines a step */
+    int64_t stride, span;   /* from stream to stream, and of those that take turns */
+    int length, turns;      /* lines in a stream, left until these streams are done */
+    int n;                  /* lines at a time */
 };
 
-/* A range of `bytes`, while so many steps run. */
-static struct ahead plan_ahead(const char *range, int64_t bytes, int64_t n_step)
+/* Rows of the tile's `ahead_bytes` from `row` on, fetched n_time times. */
+static struct ahead plan_ahead(const struct tile *t, const char *row, int64_t n_time)
 {
-    struct ahead a = {.n = 0};
-    int64_t n_page = (bytes + PAGE - 1) / PAGE, n_turn = (n_page + STREAMS - 1) / STREAMS;
-    if (!range || bytes == 0) return a;
-    a.span = (n_page + n_turn - 1) / n_turn * PAGE;
-    a.line = range;
-    a.end = range + a.span;
-    a.turns = PAGE / LINE;
-    a.n = (int)((n_turn * a.span / LINE + n_step - 1) / n_step);
+    struct ahead a = {.stride = t->ahead_stride};
+    int64_t n = t->ahead_rows, bytes = t->ahead_bytes, n_turn;
+    if (!row || n == 0) return a;
+    if (a.stride == bytes) {
+        n = (n * bytes + PAGE - 1) / PAGE;
+        a.stride = bytes = PAGE;
+    }
+    n_turn = (n + STREAMS - 1) / STREAMS;
+    n = (n + n_turn - 1) / n_turn;
+    a.span = n * a.stride;
+    a.line = row;
+    a.end = row + a.span;
+    a.length = a.turns = (int)((bytes + LINE - 1) / LINE);
+    a.n = (int)((n_turn * n * a.length + n_time - 1) / n_time);
     return a;
 }
 
@@ -130,14 +123,14 @@ ALWAYS_INLINE void fetch_ahead(struct ahead *a)
 {
     for (int j = 0; j < a->n; j++) {
         __builtin_prefetch(a->line, 0, 2);
-        a->line += PAGE;
+        a->line += a->stride;
         if (a->line < a->end) continue;
         a->line -= a->span - LINE;
         a->end += LINE;
         if (--a->turns) continue;
-        a->line += a->span - PAGE;
-        a->end += a->span - PAGE;
-        a->turns = PAGE / LINE;
+        a->line += a->span - a->length * LINE;
+        a->end += a->span - a->length * LINE;
+        a->turns = a->length;
     }
 }
 
@@ -146,6 +139,7 @@ struct group {
     const void *const *w, *const *w_scale;
     int n_w;
     float *y;
+    const __m512i *table; /* E4M3: see make_table */
 };
 
 /* One part of K for such a group and up to 32 rows of x. */
@@ -155,16 +149,16 @@ struct part {
     const char *x[2];
     int64_t x_step[2]; /* bytes of a step: 16 pairs for each row of x */
     int64_t n_step;
-    struct ahead *ahead;
-    int n0, n1; /* rows of x for which the registers are shaped */
+    struct ahead *ahead; /* fetched row by row and step by step */
+    int n0, n1;          /* rows of x for which the registers are shaped */
 };
 
 /* n_a and n_b are constants: registers of weights and of x. */
 ALWAYS_INLINE void steps(const struct part *p, int n_a, int n_b)
 {
     const char *w0 = p->w[0], *w1 = p->w[1], *x0 = p->x[0], *x1 = p->x[1];
-    struct ahead ahead = *p->ahead;
     int64_t stride = p->w_stride, x0_step = p->x_step[0], x1_step = p->x_step[1];
+    struct ahead ahead = *p->ahead;
     for (int64_t i = 0; i < p->n_step; i++) {
         fetch_ahead(&ahead);
         _tile_loadd(X_0, x0, x0_step / SIDE);
@@ -230,42 +224,6 @@ static void store_sums(float *sum, int n_a, int n0, int n1)
     memory_barrier();
 }
 
-static inline __mmask16 first(int n)
-{
-    return (__mmask16)((1u << n) - 1);
-}
-
-/* v[i] lane j becomes v[j] lane i. */
-ALWAYS_INLINE void transpose(__m512i *v)
-{
-    __m512i t[SIDE];
-#pragma GCC unroll 8
-    for (int i = 0; i < SIDE; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < SIDE; i += 4) {
-        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    /* Now quarter q of v[4 r + j] holds column 4 q + j of rows 4 r .. 4 r + 3. */
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        __m512i a = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x44);
-        __m512i b = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xee);
-        __m512i c = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x44);
-        __m512i d = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xee);
-        t[j] = _mm512_shuffle_i32x4(a, c, 0x88);
-        t[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
-        t[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
-        t[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
-    }
-    memcpy(v, t, sizeof t);
-}
-
 /* Columns of a register of sums, n of them, to rows of y of n_w values. */
 static void store_y(float *y, int64_t y_stride, const float *sum, int n, int n_w)
 {
@@ -322,20 +280,15 @@ void amx_pack(void *to, const float *const *x, int n_x, int64_t k)
 
 /* Values k .. end - 1 of the weight rows, as bf16 in the tile's room; zeros where rows or
  * values end before registers do. */
-static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, uint16_t *panel)
+static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, uint16_t *panel,
+                  struct ahead *ahead)
 {
     for (int j = 0; j < 2 * SIDE; j++, panel += PANEL) {
-        const char *w = g->w[j];
-        for (int64_t i = k; i < end; i += STEP) {
-            __mmask32 mask = end - i >= STEP ? ~0u : (1u << (end - i)) - 1;
-            pairs v = _mm512_setzero_si512();
-            if (j < g->n_w && type == PM_BF16) v = _mm512_maskz_loadu_epi16(mask, w + 2 * i);
-            if (j < g->n_w && type == PM_F8_E4M3)
-                v = pairs_from_e4m3(_mm256_maskz_loadu_epi8(mask, w + i));
-            if (j < g->n_w && type == PM_MXFP4)
-                v = pairs_from_e2m1((const uint8_t *)w + i / 2,
-                                    ((const uint8_t *)g->w_scale[j])[i / MXFP4_BLOCK]);
-            _mm512_storeu_si512(panel + (i - k), v);
+        fetch_ahead(ahead);
+        if (j >= g->n_w) {
+            memset(panel, 0, PANEL * sizeof *panel);
+        } else {
+            widen_row(panel, type, g->w[j], g->w_scale[j], k, end, g->table);
         }
     }
 }
@@ -345,18 +298,20 @@ static void widen(const struct group *g, pm_dtype type, int64_t k, int64_t end, 
 static void add_scaled(const struct group *g, float *total, const float *sum, int64_t block,
                        int n0, int n1)
 {
-    for (int r = 0; r < 4; r++) {
-        int n = r % 2 ? n1 : n0;
-        for (int m = 0; m < SIDE && n; m++) {
-            int j = r / 2 * SIDE + m;
-            float scale, *to = total + r * SUMS + m * n;
-            if (j >= g->n_w) break;
-            memcpy(&scale, (const char *)g->w_scale[j] + block * (int64_t)sizeof scale,
-                   sizeof scale);
-            __m512 v = _mm512_maskz_loadu_ps(first(n), sum + r * SUMS + m * n);
-            __m512 before = _mm512_maskz_loadu_ps(first(n), to);
+    for (int r = 0; r < 4; r++, total += SUMS, sum += SUMS) {
+        int n = r % 2 ? n1 : n0, row = r / 2 * SIDE;
+        int n_row = (int)min_i64(SIDE, g->n_w - row);
+        bool shared = n_row > 0 && g->w_scale[row] == g->w_scale[row + n_row - 1];
+        for (int m = 0; m < n_row && n; m++) {
+            /* One scale for all rows: 16 sums at a time, of whichever rows. */
+            int first_sum = shared ? m * SIDE : m * n, n_sum = shared ? SIDE : n;
+            float scale;
+            if (shared && first_sum >= n_row * n) break;
+            memcpy(&scale, (const char *)g->w_scale[row + (shared ? 0 : m)] + block * 4, 4);
+            __m512 v = _mm512_maskz_loadu_ps(first(n_sum), sum + first_sum);
+            __m512 before = _mm512_maskz_loadu_ps(first(n_sum), total + first_sum);
             v = _mm512_fmadd_ps(_mm512_set1_ps(scale), v, before);
-            _mm512_mask_storeu_ps(to, first(n), v);
+            _mm512_mask_storeu_ps(total + first_sum, first(n_sum), v);
         }
     }
 }
@@ -390,7 +345,7 @@ static int64_t place_weights(const struct tile *t, const struct group *g, pm_dty
     p->w[1] = (const char *)g->w[SIDE] + 2 * k;
     p->w_stride = (const char *)g->w[1] - (const char *)g->w[0];
     if (type == PM_BF16 && g->n_w % SIDE == 0 && k < whole) return whole;
-    widen(g, type, k, end, (uint16_t *)(void *)t->room);
+    widen(g, type, k, end, (uint16_t *)(void *)t->room, p->ahead);
     p->w_stride = PANEL * (int64_t)sizeof(uint16_t);
     p->w[0] = (const char *)t->room;
     p->w[1] = p->w[0] + SIDE * p->w_stride;
@@ -450,23 +405,117 @@ static void finish_group(const struct tile *t, const struct group *g)
     }
 }
 
+/* Few rows of x: weights are widened two steps at a time into a small room, while the unit
+ * multiplies those before; its latency would otherwise take as long as the widening. */
+enum {
+    PAIR = 2 * STEP,                                /* values of K at a time */
+    PAIR_BYTES = 2 * SIDE * PAIR * 2,               /* of bf16 */
+    MOST_BLOCKS = PANEL_BYTES / 2 / 2 / (2 * SIDE), /* of MXFP4 in a row */
+};
+
+/* What is added to exponents, [32, n_block], in the tile's room behind two pairs. False where a
+ * scale has none. */
+static bool make_exponents(const struct tile *t, const struct group *g)
+{
+    int n = (int)(t->k / MXFP4_BLOCK);
+    uint16_t *to = (uint16_t *)(void *)t->room + PAIR_BYTES;
+    __mmask16 special = 0;
+    if (n > MOST_BLOCKS) return false;
+    for (int j = 0; j < g->n_w; j++, to += n) {
+        for (int i = 0; i < n; i += SIDE) {
+            __mmask16 mask = first((int)min_i64(SIDE, n - i));
+            __m128i s = _mm_maskz_loadu_epi8(mask, (const uint8_t *)g->w_scale[j] + i);
+            __m256i e = _mm256_sub_epi16(_mm256_cvtepu8_epi16(s), _mm256_set1_epi16(127));
+            special |= _mm_mask_cmpeq_epi8_mask(mask, s, _mm_setzero_si128()) |
+                       _mm_mask_cmpeq_epi8_mask(mask, s, _mm_set1_epi8((char)0xff));
+            _mm256_mask_storeu_epi16(to + i, mask, _mm256_slli_epi16(e, 7));
+        }
+    }
+    return special == 0;
+}
+
+/* Values k .. k + 63 of the group's rows. */
+ALWAYS_INLINE void widen_pair(const struct tile *t, const struct group *g, pm_dtype type,
+                              int64_t k, uint16_t *to)
+{
+    int64_t n = min_i64(PAIR, t->k - k), n_block = t->k / MXFP4_BLOCK;
+    const uint16_t *exponent =
+        (const uint16_t *)(const void *)t->room + PAIR_BYTES + k / MXFP4_BLOCK;
+    __mmask64 mask = n == PAIR ? ~0ull : (1ull << n) - 1;
+    for (int j = 0; j < g->n_w; j++, to += PAIR, exponent += n_block) {
+        const uint8_t *w = g->w[j];
+        if (type == PM_F8_E4M3) {
+            widen_e4m3(to, _mm512_maskz_loadu_epi8(mask, w + k), g->table);
+            continue;
+        }
+        _mm512_storeu_si512(to, widen_e2m1(w + k / 2, exponent[0]));
+        if (n > STEP) _mm512_storeu_si512(to + STEP, widen_e2m1(w + k / 2 + 16, exponent[1]));
+    }
+}
+
+ALWAYS_INLINE void run_pairs(const struct tile *t, const struct group *g, pm_dtype type,
+                             struct part *p)
+{
+    float *sums = t->room + PANEL_BYTES / sizeof(float);
+    float *block_sums = sums + 2 * MICRO_PACKED_X / SIDE * SUMS;
+    uint16_t *room = (uint16_t *)(void *)t->room;
+    int n_a = g->n_w > SIDE ? 2 : 1;
+    place_x(t, 0, 0, p);
+    if (type == PM_F8_E4M3) memset(sums, 0, 4 * SUMS * sizeof *sums);
+    memset(room, 0, 2 * PAIR_BYTES);
+    clear_sums();
+    widen_pair(t, g, type, 0, room);
+    p->w_stride = PAIR * 2;
+    for (int64_t k = 0, i = 0; k < t->k; k += PAIR, i ^= 1) {
+        uint16_t *now = room + i * PAIR_BYTES / 2;
+        if (k + PAIR < t->k) widen_pair(t, g, type, k + PAIR, room + (i ^ 1) * PAIR_BYTES / 2);
+        p->w[0] = (const char *)now;
+        p->w[1] = p->w[0] + SIDE * p->w_stride;
+        p->n_step = min_i64(2, (t->k - k + STEP - 1) / STEP);
+        run_steps(p, n_a, p->n1 ? 2 : 1);
+        p->x[0] += p->n_step * p->x_step[0];
+        p->x[1] += p->n_step * p->x_step[1];
+        if (type == PM_F8_E4M3 && ((k + PAIR) % F8_BLOCK == 0 || k + PAIR >= t->k)) {
+            store_sums(block_sums, n_a, p->n0, p->n1);
+            add_scaled(g, sums, block_sums, k / F8_BLOCK, p->n0, p->n1);
+            clear_sums();
+        }
+    }
+    if (type == PM_MXFP4) store_sums(sums, n_a, p->n0, p->n1);
+}
+
+ALWAYS_INLINE void run_panels(const struct tile *t, const struct group *g, pm_dtype type,
+                              struct part *p)
+{
+    for (int64_t k = 0, end; k < t->k; k = end) {
+        end = place_weights(t, g, type, k, p);
+        p->n_step = (end - k + STEP - 1) / STEP;
+        run_part(t, g, type, k / STEP, p);
+    }
+}
+
 ALWAYS_INLINE void run_tile(const struct tile *t, pm_dtype type)
 {
     int64_t n_step = (t->k + STEP - 1) / STEP, n_block = (t->n_x + 2 * SIDE - 1) / (2 * SIDE);
     struct part p = {.n0 = 0};
+    __m512i table[4];
     assert(t->n_x <= MICRO_PACKED_X);
     if (t->n_x == 0) return;
+    if (type == PM_F8_E4M3) make_table(table);
     for (int row = 0; row < t->n_w; row += 2 * SIDE) {
         bool last = row + 2 * SIDE >= t->n_w;
+        const char *next = last ? t->ahead : t->w[row + 2 * SIDE];
         struct group g = {t->w + row, t->w_scale + row, (int)min_i64(2 * SIDE, t->n_w - row),
-                          t->y + row};
-        struct ahead ahead = plan_ahead(last ? t->ahead : t->w[row + 2 * SIDE], t->ahead_bytes,
-                                        n_step * n_block);
+                          t->y + row, table};
+        bool few = t->n_x <= 2 * SIDE && type != PM_BF16 &&
+                   (type != PM_MXFP4 || make_exponents(t, &g));
+        int64_t n_widen = type == PM_BF16 || few ? 0 : (t->k + PANEL - 1) / PANEL * 2 * SIDE;
+        struct ahead ahead = plan_ahead(t, next, n_step * n_block + n_widen);
         p.ahead = &ahead;
-        for (int64_t k = 0, end; k < t->k; k = end) {
-            end = place_weights(t, &g, type, k, &p);
-            p.n_step = (end - k + STEP - 1) / STEP;
-            run_part(t, &g, type, k / STEP, &p);
+        if (few) {
+            run_pairs(t, &g, type, &p);
+        } else {
+            run_panels(t, &g, type, &p);
         }
         finish_group(t, &g);
     }
@@ -486,100 +535,6 @@ void amx_tile_f8(const struct tile *t)
 void amx_tile_mxfp4(const struct tile *t)
 {
     run_tile(t, PM_MXFP4);
-}
-
-void amx_mix_pack(void *panel, const void *const *v, int64_t dim)
-{
-    const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003,
-                                          0x00240004, 0x00250005, 0x00260006, 0x00270007,
-                                          0x00280008, 0x00290009, 0x002a000a, 0x002b000b,
-                                          0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
-    const __m512i high = _mm512_or_si512(low, _mm512_set1_epi32(0x00100010));
-    char *to = panel;
-    for (int64_t i = 0; i < dim; i += STEP, to += 2 * SUMS * 4) {
-        __mmask32 mask = dim - i >= STEP ? ~0u : (1u << (dim - i)) - 1;
-        for (int j = 0; j < SIDE; j++) {
-            __m512i a = _mm512_setzero_si512(), b = a;
-            if (v[2 * j]) a = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j] + i);
-            if (v[2 * j + 1]) {
-                b = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)v[2 * j + 1] + i);
-            }
-            _mm512_storeu_si512(to + j * LINE, _mm512_permutex2var_epi16(a, low, b));
-            if (dim - i > SIDE) {
-                _mm512_storeu_si512(to + SUMS * 4 + j * LINE,
-                                    _mm512_permutex2var_epi16(a, high, b));
-            }
-        }
-    }
-}
-
-/* Registers 0 to 3 hold sums of n queries, 4 their weights, 5 and 6 values. */
-static void configure_mix(int n)
-{
-    struct shape s = {.palette = 1};
-    for (int r = 0; r < 7; r++) {
-        s.rows[r] = (uint8_t)(r < 5 ? n : SIDE);
-        s.row_bytes[r] = LINE;
-    }
-    __asm__ volatile("" ::"r"(&s) : "memory");
-    _tile_loadconfig(&s);
-}
-
-/* Up to 16 queries, n (a constant) registers of sums. */
-ALWAYS_INLINE void mix_columns(const struct mix *op, const uint16_t *weight, const char *panel,
-                               float *sum, int n)
-{
-    int64_t sum_stride = op->sum_stride * 4, weight_stride = op->weight_stride * 2;
-    int64_t panel_bytes = MICRO_PACKED_STEP * op->dim * 2;
-    _tile_loadd(0, sum, sum_stride);
-    if (n > 1) _tile_loadd(1, sum + SIDE, sum_stride);
-    if (n > 2) _tile_loadd(2, sum + 2 * SIDE, sum_stride);
-    if (n > 3) _tile_loadd(3, sum + 3 * SIDE, sum_stride);
-    for (int i = 0; i < op->n_panel; i++, weight += STEP, panel += panel_bytes) {
-        _tile_loadd(4, weight, weight_stride);
-        _tile_loadd(5, panel, LINE);
-        _tile_dpbf16ps(0, 4, 5);
-        if (n > 1) {
-            _tile_loadd(6, panel + SUMS * 4, LINE);
-            _tile_dpbf16ps(1, 4, 6);
-        }
-        if (n > 2) {
-            _tile_loadd(5, panel + 2 * SUMS * 4, LINE);
-            _tile_dpbf16ps(2, 4, 5);
-        }
-        if (n > 3) {
-            _tile_loadd(6, panel + 3 * SUMS * 4, LINE);
-            _tile_dpbf16ps(3, 4, 6);
-        }
-    }
-    _tile_stored(0, sum, sum_stride);
-    if (n > 1) _tile_stored(1, sum + SIDE, sum_stride);
-    if (n > 2) _tile_stored(2, sum + 2 * SIDE, sum_stride);
-    if (n > 3) _tile_stored(3, sum + 3 * SIDE, sum_stride);
-}
-
-void amx_mix(const struct mix *op)
-{
-    int was = 0;
-    for (int q = 0; q < op->n_query; q += SIDE) {
-        int n = (int)min_i64(SIDE, op->n_query - q);
-        const uint16_t *weight = op->weight + q * op->weight_stride;
-        float *sum = op->sum + q * op->sum_stride;
-        const char *panel = op->panels;
-        if (n != was) configure_mix(n);
-        was = n;
-        for (int64_t i = 0; i < op->dim;
-             i += 4 * SIDE, sum += 4 * SIDE, panel += 4 * SUMS * 4) {
-            switch (min_i64(4, (op->dim - i) / SIDE)) {
-            case 4: mix_columns(op, weight, panel, sum, 4); break;
-            case 3: mix_columns(op, weight, panel, sum, 3); break;
-            case 2: mix_columns(op, weight, panel, sum, 2); break;
-            default: mix_columns(op, weight, panel, sum, 1);
-            }
-        }
-    }
-    _tile_release();
-    memory_barrier();
 }
 
 double amx_peak(int64_t n)

@@ -6,5 +6,6 @@
 
 pm_status sm90_prefill_f8(struct device *d, const struct sm90_args *a)
 {
-    return sm90_launch<struct sm90_shape<PM_F8_E4M3, 96, 2, 2, 3, 1>>(d, a);
+    return sm90_launch<struct sm90_shape<PM_F8_E4M3, linear_sm90_rows(PM_F8_E4M3), 2, 2, 3, 1>>(
+        d, a);
 }

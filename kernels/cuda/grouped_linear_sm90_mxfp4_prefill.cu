@@ -4,5 +4,6 @@
 
 pm_status sm90_prefill_mxfp4(struct device *d, const struct sm90_args *a)
 {
-    return sm90_launch<struct sm90_shape<PM_MXFP4, 128, 2, 2, 4, 1>>(d, a);
+    return sm90_launch<struct sm90_shape<PM_MXFP4, linear_sm90_rows(PM_MXFP4), 2, 2, 4, 1>>(d,
+                                                                                            a);
 }

@@ -4,5 +4,5 @@
 
 pm_status sm90_prefill_bf16(struct device *d, const struct sm90_args *a)
 {
-    return sm90_launch<struct sm90_shape<PM_BF16, 128, 2, 2, 4, 1>>(d, a);
+    return sm90_launch<struct sm90_shape<PM_BF16, linear_sm90_rows(PM_BF16), 2, 2, 4, 1>>(d, a);
 }

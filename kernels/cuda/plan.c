@@ -129,7 +129,8 @@ struct linear_plan linear_plan_of(const struct linear_machine *m, const struct l
                                     "F32 weights keep all their bits"};
     }
     if (linear_plan_ok(m, s, &plan)) {
-        plan.row_tile = row_tile_for(mean_rows(s), s->n_expert == 1);
+        int64_t rows = row_tile_for(mean_rows(s), s->n_expert == 1);
+        plan.row_tile = (int)min_i64(rows, linear_sm90_rows(s->type));
         return plan;
     }
     if (m->sm != 90) return plan_mma(m, s, "wgmma needs sm_90");

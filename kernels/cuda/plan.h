@@ -43,6 +43,12 @@ PLAN_CONST size_t linear_mma_smem(pm_dtype type, int weight_tile, int row_tile, 
            ((size_t)n_expert + 1) * sizeof(int) + 256;
 }
 
+/* LINEAR_SM90: most rows of x in a tile. Sums of a block of F8_E4M3 take their registers. */
+PLAN_CONST int linear_sm90_rows(pm_dtype type)
+{
+    return type == PM_F8_E4M3 ? 96 : 128;
+}
+
 /* What the device can do. */
 struct linear_machine {
     int sm;            /* compute capability: 80, 90, ... */

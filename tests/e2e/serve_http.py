@@ -171,6 +171,9 @@ def the_context_is_a_limit(s):
     status, body = s.post("/v1/completions", {**SHORT, "prompt": [5] * 1024})
     equal((status, body["error"]["code"]), (400, "context_length_exceeded"))
     has(body["error"]["message"], "1024 tokens")
+    status, body = s.post("/v1/completions", {**SHORT, "prompt": "a b " * 1000000})
+    equal((status, body["error"]["code"]), (400, "context_length_exceeded"))
+    has(body["error"]["message"], "4000000 bytes")
     status, body = s.post("/v1/completions", {**SHORT, "prompt": [5] * 1020, "max_tokens": 500,
                                               "ignore_eos": True})
     equal((status, body["choices"][0]["finish_reason"]), (200, "length"))
@@ -324,6 +327,8 @@ def names_can_be_chosen():
         equal([m["id"] for m in s.get("/v1/models")[1]["data"]], ["a", "b/c"])
         equal(s.post("/v1/completions", {**SHORT, "model": "b/c"})[1]["model"], "a")
         equal(s.post("/v1/completions", {**SHORT, "model": "polymath-16m"})[0], 404)
+        equal(s.get("/v1/models/b/c")[1]["id"], "b/c")
+        equal(s.get("/v1/models/polymath-16m")[0], 404)
 
 
 def a_full_queue_says_so():

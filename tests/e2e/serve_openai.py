@@ -65,6 +65,8 @@ def refused(kind, call, *parts):
 
 def models_are_listed(c):
     equal([m.id for m in c.models.list().data], [M])
+    equal(c.models.retrieve(M).id, M)
+    refused(openai.NotFoundError, lambda: c.models.retrieve("other"))
 
 
 def a_completion_is_whole(c):

@@ -1,5 +1,6 @@
 /* linear_test.c - linear maps of every weight type against the oracle, and their promise: the
  * bits of a row of y depend on its row of x and on the weights alone. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -391,6 +392,24 @@ static void codes_widen_exactly(void **state)
     check(rig, "codes", &op);
 }
 
+/* The smallest scale of MXFP4, whose values bf16 may flush, and the one that is no number, for
+ * few rows and for many. */
+static void scales_at_their_ends_keep_to_their_row(void **state)
+{
+    static const int64_t n_row[] = {1, 9, 50};
+    struct rig *rig = *state;
+    struct tensor w = rig_weights(rig, PM_MXFP4, 40, 160);
+    uint8_t *scale = (uint8_t *)(uintptr_t)w.scale;
+    scale[2 * w.scale_stride + 1] = 0;
+    scale[35 * w.scale_stride + 4] = 255;
+    for (int i = 0; i < 3; i++) {
+        struct linear op = {
+            .x = rig_matrix(rig, n_row[i], 160), .y = rig_matrix(rig, n_row[i], 40), .w = &w};
+        check(rig, "ends of scales", &op);
+        assert_true(isnan(rig_row(&op.y, 0)[35]));
+    }
+}
+
 static void linear_refuses_what_does_not_fit(void **state)
 {
     struct rig *rig = *state;
@@ -441,6 +460,7 @@ int main(void)
         RIG_TEST(row_is_the_same_in_any_order_and_expert),
         RIG_TEST(row_is_the_same_with_any_number_of_threads),
         RIG_TEST(codes_widen_exactly),
+        RIG_TEST(scales_at_their_ends_keep_to_their_row),
         RIG_TEST(linear_refuses_what_does_not_fit),
     };
     return rig_run("linear", tests, sizeof tests / sizeof *tests);

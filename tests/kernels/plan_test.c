@@ -86,6 +86,17 @@ static void row_tile_follows_the_rows_of_an_expert(void **state)
     }
 }
 
+static void wgmma_tiles_fit_the_registers(void **state)
+{
+    struct linear_shape s = qwen(PM_F8_E4M3, 4096);
+    (void)state;
+    assert_int_equal(linear_plan_of(&h100, &s).row_tile, 96);
+    s.max_row = 8;
+    assert_int_equal(linear_plan_of(&h100, &s).row_tile, 8);
+    s = qwen(PM_MXFP4, 4096);
+    assert_int_equal(linear_plan_of(&h100, &s).row_tile, 128);
+}
+
 /* A small dense matrix at one row is cut into the smallest tiles, a large one is not. */
 static void weight_tile_fills_the_machine(void **state)
 {
@@ -127,6 +138,7 @@ int main(void)
         cmocka_unit_test(plan_is_always_one_that_exists),
         cmocka_unit_test(wgmma_takes_aligned_rows_on_sm_90),
         cmocka_unit_test(row_tile_follows_the_rows_of_an_expert),
+        cmocka_unit_test(wgmma_tiles_fit_the_registers),
         cmocka_unit_test(weight_tile_fills_the_machine),
         cmocka_unit_test(plan_refuses_what_does_not_fit),
     };

@@ -15,7 +15,7 @@
 
 enum { PATH_BYTES = 512 };
 static const char *const files[] = {"chat_template.jinja", "chat_template.json",
-                                    "tokenizer_config.json"};
+                                    "tokenizer_config.json", "special_tokens_map.json"};
 
 static void make_folder(char folder[PATH_BYTES])
 {
@@ -123,6 +123,12 @@ static void templates_are_found_in_every_place(void **state)
     assert_string_equal(chat_token(c, "bos_token"), "<s>");
     assert_null(chat_token(c, "eos_token"));
     chat_close(c);
+    put_file(folder, "special_tokens_map.json",
+             "{\"bos_token\":\"no\",\"eos_token\":{\"content\":\"</s>\"}}");
+    assert_int_equal(chat_open(&c, folder), PM_OK);
+    assert_string_equal(chat_token(c, "bos_token"), "<s>");
+    assert_string_equal(chat_token(c, "eos_token"), "</s>");
+    chat_close(c);
     put_file(folder, "tokenizer_config.json",
              "{\"chat_template\":[{\"name\":\"default\",\"template\":\"D\"},{\"name\":"
              "\"tool_use\",\"template\":\"T\"},{\"name\":\"rag\",\"template\":\"{%\"}]}");
@@ -144,6 +150,19 @@ static void templates_are_found_in_every_place(void **state)
     assert_string_equal(pm_last_error(),
                         "chat_template.jinja: line 2: found %}, wanted an expression");
     remove_folder(folder);
+}
+
+/* Arguments that are fine alone and too deep in their message. */
+static const char *deep_arguments(void)
+{
+    static char text[1024];
+    size_t n = (size_t)snprintf(text, sizeof text,
+                                "{\"messages\":[{\"tool_calls\":[{\"function"
+                                "\":{\"arguments\":\"{\\\"a\\\":");
+    memset(text + n, '[', 126);
+    memset(text + n + 126, ']', 126);
+    strcpy(text + n + 252, "}\"}}]}]}");
+    return text;
 }
 
 static void messages_take_the_form_of_templates(void **state)
@@ -171,6 +190,7 @@ static void messages_take_the_form_of_templates(void **state)
         "\"thinking\": \"r\"}]");
     check_refused(c, "{\"messages\":[{\"content\":[{\"type\":\"image_url\"}]}]}", "no text");
     check_refused(c, "{\"messages\":[1]}", "no object");
+    check_refused(c, deep_arguments(), "nesting");
     check_refused(c, "{\"messages\":{}}", "messages: wanted a list");
     check_refused(c, "{\"messages\":[],\"tools\":1}", "tools: wanted a list");
     check_refused(c, "{\"messages\":[],\"kwargs\":[]}", "wanted an object");

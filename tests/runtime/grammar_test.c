@@ -335,8 +335,8 @@ static const char *const refusals[][2] = {
     {"{\"enum\":[\"a\"],\"minLength\":1}",
      "schema: minLength: not supported beside enum or const"},
     {"{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", "schema: no value fulfils it"},
-    {"{\"type\":\"integer\",\"maximum\":9223372036854775807}",
-     "schema: maximum: 9.2233720368547758e+18 is not supported"},
+    {"{\"type\":\"integer\",\"minimum\":9223372036854775807}",
+     "schema: minimum: 9.2233720368547758e+18 is not supported, only 0 and 1e-20 to 1e15"},
     {"{\"type\":\"string\",\"minLength\":3,\"pattern\":\"^ab$\"}",
      "schema: no value fulfils it"},
     {"{\"type\":\"array\",\"minItems\":100000}", "schema: minItems: not supported over 16384"},
@@ -365,9 +365,10 @@ static void refusals_name_the_keyword(void **state)
 
 /* Limits */
 
+/* Of this process: others may keep the processor busy. */
 static double seconds(void)
 {
-    return (double)now_us() / 1e6;
+    return (double)clock() / CLOCKS_PER_SEC;
 }
 
 /* anyOf of anyOf, allOf of anyOf, many properties, deep nesting: in bounded time, either way.
@@ -383,6 +384,7 @@ static void large_schemas_take_bounded_time(void **state)
         {"{\"anyOf\":[{}", ",{\"properties\":{\"a%d\":{\"minLength\":%d}}}", "]}", 1000},
         {"{\"properties\":{\"z\":{}", ",\"a%d\":{\"maxLength\":%d}", "}}", 2000},
         {"{\"enum\":[0", ",\"value %d\",%d", "]}", 5000},
+        {"{\"allOf\":[{\"const\":1},{\"enum\":[1", ",\"value %d\",%d", "]}]}", 5000},
         {"{\"prefixItems\":[{}", ",{\"const\":%d},{\"minimum\":%d}", "]}", 400},
         {"{\"oneOf\":[{\"type\":\"null\"}", ",{\"const\":\"x%d %d\"}", "]}", 200},
         {"{\"required\":[\"a\"", ",\"b%d\",\"c%d\"", "]}", 1500},
@@ -613,7 +615,31 @@ static void tokens_without_bytes_of_their_own_are_refused(void **state)
     close_style(&s);
 }
 
-int main(void)
+/* Questions of grammar_suite.py, a line each: S and a schema, T and a text. */
+static int answer(void)
+{
+    struct grammar_vocabulary *v = open_vocabulary();
+    struct grammar *g = NULL;
+    static char line[1 << 20];
+    uint64_t seed = 5;
+    while (fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        if (*line == 'S') {
+            grammar_close(g);
+            g = NULL;
+            puts(grammar_open(&g, line + 1, strlen(line + 1)) == PM_OK ? "compiled"
+                                                                       : "refused");
+        } else {
+            puts(g && passes(g, v, line + 1, &seed) ? "passes" : "fails");
+        }
+        fflush(stdout);
+    }
+    grammar_close(g);
+    grammar_vocabulary_close(v);
+    return 0;
+}
+
+int main(int n_argument, char **argument)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_pass_in_any_cut),
@@ -626,5 +652,6 @@ int main(void)
         cmocka_unit_test(tokenizers_give_tokens_their_bytes),
         cmocka_unit_test(tokens_without_bytes_of_their_own_are_refused),
     };
+    if (n_argument > 1 && strcmp(argument[1], "--answer") == 0) return answer();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -216,6 +216,6 @@ static bool fulfils(struct check *c, const json *schema, const json *v, int leve
 
 bool schema_check(const json *root, const json *schema, const json *value)
 {
-    struct check c = {root, 1000000};
+    struct check c = {root, 50000};
     return fulfils(&c, schema, value, 0);
 }

@@ -1,10 +1,14 @@
-/* server_fault_test.c - requests for which memory runs out, at each place in turn.
+/* server_fault_test.c - what clients hear when the model or the allocator fails.
+ *
+ * A step of the model can give logits that are not numbers, or hang: the request ends with an
+ * error, the server says that it is not healthy, and both end with the fault.
  *
  * The linker puts this file between everything and the allocator (--wrap). The n-th allocation
  * after a request was sent fails, on whatever thread it is; n goes up until the request needs
  * fewer. Each time the client gets a whole answer, an error object, or, once a stream began, an
  * error event or a cut; the connection ends; and the next request is served as ever. */
 #define _GNU_SOURCE
+#include <math.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "runtime/engine.h"
 #include "runtime/server.h"
 
 #include <cmocka.h>
@@ -22,6 +27,8 @@
 
 #define FAIL(...) (print_error(__VA_ARGS__), print_error("\n"), _fail(__FILE__, __LINE__))
 
+pm_status __real_model_end(struct model *m, float *logits);
+pm_status __wrap_model_end(struct model *m, float *logits);
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t n);
@@ -59,6 +66,19 @@ void *__wrap_aligned_alloc(size_t alignment, size_t n)
     return fails_now() ? NULL : __real_aligned_alloc(alignment, n);
 }
 
+/* The next step that ends: hangs until it may go on, or has no numbers in its first output. */
+static atomic_bool hang, broken;
+
+pm_status __wrap_model_end(struct model *m, float *logits)
+{
+    while (atomic_load(&hang)) {
+        poll(NULL, 0, 1);
+    }
+    pm_status status = __real_model_end(m, logits);
+    if (status == PM_OK && atomic_exchange(&broken, false)) logits[5] = NAN;
+    return status;
+}
+
 enum { MAX_ANSWER = 1 << 16, PATIENCE_MS = 60000 };
 
 struct rig {
@@ -80,6 +100,8 @@ static int open_rig(void **state)
     o.n_name = 1;
     o.n_thread = 1;
     o.max_connection = 16;
+    o.stuck_us = 50000;
+    o.ping_us = 100000;
     if (auth_init(&o.auth) != PM_OK || pm_options_new(&options) != PM_OK ||
         pm_options_set(options, "threads", "1") != PM_OK ||
         pm_options_set(options, "context", "128") != PM_OK || server_open(&r->s, &o) != PM_OK ||
@@ -101,34 +123,117 @@ static int close_rig(void **state)
     return 0;
 }
 
+/* A connection on which a request was sent. */
+static int begin(struct rig *r, const char *method, const char *path, const char *body)
+{
+    char head[512];
+    int pair[2];
+    snprintf(head, sizeof head,
+             "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: "
+             "application/json\r\nContent-Length: %zu\r\n\r\n",
+             method, path, strlen(body));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_int_equal(server_add(r->s, pair[0]), PM_OK);
+    assert_true(send(pair[1], head, strlen(head), MSG_NOSIGNAL) > 0);
+    if (*body) assert_true(send(pair[1], body, strlen(body), MSG_NOSIGNAL) > 0);
+    return pair[1];
+}
+
+/* Reads to the end, or until `mark` came, and closes. */
+static void finish(struct rig *r, int fd, const char *mark)
+{
+    size_t n = 0;
+    r->answer[0] = 0;
+    while (!mark || !strstr(r->answer, mark)) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        ssize_t got;
+        if (poll(&p, 1, PATIENCE_MS) != 1) FAIL("no answer after: %s", r->answer);
+        got = recv(fd, r->answer + n, MAX_ANSWER - 1 - n, 0);
+        if (got <= 0) break;
+        n += (size_t)got;
+        r->answer[n] = 0;
+    }
+    close(fd);
+}
+
 /* Sends a request, lets the n-th allocation from then on fail, and reads to the end. Returns
  * whether all of them were given. */
 static bool ask(struct rig *r, const char *path, const char *body, int n)
 {
-    char head[512];
-    size_t n_answer = 0;
-    int pair[2], left;
-    snprintf(head, sizeof head,
-             "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: "
-             "application/json\r\nContent-Length: %zu\r\n\r\n",
-             path, strlen(body));
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-    assert_int_equal(server_add(r->s, pair[0]), PM_OK);
+    int fd;
     atomic_store(&countdown, n);
-    assert_true(send(pair[1], head, strlen(head), MSG_NOSIGNAL) > 0);
-    assert_true(send(pair[1], body, strlen(body), MSG_NOSIGNAL) > 0);
-    for (;;) {
-        struct pollfd p = {.fd = pair[1], .events = POLLIN};
-        ssize_t got;
-        if (poll(&p, 1, PATIENCE_MS) != 1) FAIL("allocation %d: no answer", n);
-        got = recv(pair[1], r->answer + n_answer, MAX_ANSWER - 1 - n_answer, 0);
-        if (got <= 0) break;
-        n_answer += (size_t)got;
+    fd = begin(r, "POST", path, body);
+    finish(r, fd, NULL);
+    return atomic_exchange(&countdown, -1) >= 0;
+}
+
+static void said(const struct rig *r, const char *part)
+{
+    if (!strstr(r->answer, part)) FAIL("no %s in %s", part, r->answer);
+}
+
+static void get(struct rig *r, const char *path)
+{
+    finish(r, begin(r, "GET", path, ""), NULL);
+}
+
+static void idle(struct rig *r)
+{
+    for (int i = 0; server_load(r->s) > 0; i++) {
+        if (i > PATIENCE_MS) FAIL("something is left at work");
+        poll(NULL, 0, 1);
     }
-    r->answer[n_answer] = 0;
-    close(pair[1]);
-    left = atomic_exchange(&countdown, -1);
-    return left >= 0;
+}
+
+static void a_stuck_engine_is_not_healthy(void **state)
+{
+    static const char body[] = "{\"prompt\": \"x\", \"max_tokens\": 4, \"ignore_eos\": true, "
+                               "\"stream\": true}";
+    struct rig *r = *state;
+    int stays, leaves;
+    get(r, "/health/ready");
+    said(r, "HTTP/1.1 200");
+    atomic_store(&hang, true);
+    stays = begin(r, "POST", "/v1/completions", body);
+    leaves = begin(r, "POST", "/v1/completions", body);
+    for (int i = 0; i < 1000; i++) {
+        get(r, "/health/ready");
+        if (strstr(r->answer, "HTTP/1.1 503")) break;
+        poll(NULL, 0, 10);
+    }
+    said(r, "\"status\":\"stuck\"");
+    get(r, "/health/live");
+    said(r, "HTTP/1.1 200");
+    close(leaves);
+    /* Who waits hears that the server lives, and gets all tokens in the end. */
+    poll(NULL, 0, 2500);
+    atomic_store(&hang, false);
+    finish(r, stays, NULL);
+    said(r, ": still at work\n\n");
+    said(r, "\"finish_reason\":\"length\"");
+    idle(r);
+    get(r, "/health/ready");
+    said(r, "HTTP/1.1 200");
+}
+
+static void broken_logits_are_an_error(void **state)
+{
+    struct rig *r = *state;
+    atomic_store(&broken, true);
+    finish(r, begin(r, "POST", "/v1/completions", "{\"prompt\": \"x\"}"), NULL);
+    said(r, "HTTP/1.1 500");
+    said(r, "\"type\":\"server_error\"");
+    atomic_store(&broken, true);
+    finish(r, begin(r, "POST", "/v1/completions", "{\"prompt\": \"x\", \"stream\": true}"),
+           NULL);
+    said(r, "HTTP/1.1 200");
+    said(r, "data: {\"error\":{");
+    said(r, "data: [DONE]");
+    finish(r, begin(r, "POST", "/v1/completions", "{\"prompt\": \"x\"}"), NULL);
+    said(r, "HTTP/1.1 200");
+    get(r, "/metrics");
+    said(r, "finished_reason=\"error\"} 2");
+    idle(r);
 }
 
 static void check_answer(const struct rig *r, int n)
@@ -158,10 +263,7 @@ static void starve(struct rig *r, const char *path, const char *body)
     assert_non_null(strstr(r->answer, "HTTP/1.1 200"));
     assert_true(n > 10);
     print_message("%s: %d allocations\n", path, n);
-    for (int i = 0; server_load(r->s) > 0; i++) {
-        if (i > PATIENCE_MS) FAIL("%s: something is left at work", path);
-        poll(NULL, 0, 1);
-    }
+    idle(r);
 }
 
 static void completions_may_find_no_memory(void **state)
@@ -195,6 +297,8 @@ static void tokenising_may_find_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stuck_engine_is_not_healthy),
+        cmocka_unit_test(broken_logits_are_an_error),
         cmocka_unit_test(completions_may_find_no_memory),
         cmocka_unit_test(streams_may_find_no_memory),
         cmocka_unit_test(schemas_may_find_no_memory),

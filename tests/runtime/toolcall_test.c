@@ -155,6 +155,7 @@ static void hermes_calls_are_read(void **state)
           "{\"name\": \"f\", \"arguments\": {\"a\": [1, {\"b\": \"}\\\"\"}]}}\n</tool_call>\n",
           "Let me.\n{C:g|{}}{C:f|{\"a\": [1, {\"b\": \"}\\\"\"}]}}");
     check(style, "<tool_call>{\"name\":\"f\"}</tool_call> done", "{C:f|{}} done");
+    check(style, "<tool_call>{\"name\":\"f\",\"arguments\":null}</tool_call>", "{C:f|{}}");
     check(style, "<tool_call>{\"name\":\"f\",\"arguments\":\"{\\\"s\\\": 1}\"}</tool_call>",
           "{C:f|{\"s\": 1}}");
     check(style, "<tool_call>{\"name\":\"f\",\"arguments\":{\"s\":1}}", "{C:f|{\"s\":1}}");
@@ -354,6 +355,48 @@ static void marker_tokens_are_known_by_id(void **state)
     tokenizer_close(t);
 }
 
+/* gpt-oss: the markers' ids come with text or without, and spelled markers are text. */
+static void harmony_is_read_from_ids(void **state)
+{
+    struct tokenizer *t;
+    (void)state;
+    assert_int_equal(
+        tokenizer_open(&t, PM_SOURCE_DIR "/tests/golden/tokenizers/o200k/tokenizer.json"),
+        PM_OK);
+    for (int spelled = 0; spelled < 2; spelled++) {
+        static const struct {
+            const char *marker, *text;
+        } answer[] = {{"<|channel|>", NULL},  {NULL, "analysis"},
+                      {"<|message|>", NULL},  {NULL, "Is <|end|> a marker?"},
+                      {"<|end|>", NULL},      {"<|start|>", NULL},
+                      {NULL, "assistant"},    {NULL, " to=functions.f"},
+                      {"<|channel|>", NULL},  {NULL, "commentary json"},
+                      {"<|message|>", NULL},  {NULL, "{\"s\": "},
+                      {NULL, "\"<|end|>\"}"}, {"<|end|>", NULL},
+                      {"<|start|>", NULL},    {NULL, "assistant"},
+                      {"<|channel|>", NULL},  {NULL, "final"},
+                      {"<|message|>", NULL},  {NULL, "Done."},
+                      {"<|return|>", NULL}};
+        struct shown *s = shown_new(false);
+        struct toolcall_parser *p;
+        assert_int_equal(toolcall_open(&p, STYLE(HARMONY), t, NULL, 1), PM_OK);
+        for (size_t i = 0; i < sizeof answer / sizeof *answer; i++) {
+            const struct toolcall_piece *piece;
+            const char *marker = answer[i].marker, *text = answer[i].text;
+            int32_t id = marker ? tokenizer_id(t, marker) : 0;
+            size_t n;
+            assert_true(id >= 0);
+            if (marker) text = spelled ? marker : "";
+            assert_int_equal(toolcall_add(p, id, text, strlen(text), &piece, &n), PM_OK);
+            show(s, piece, n);
+        }
+        finish(p, s);
+        assert_string_equal(s->text, "{R:Is <|end|> a marker?}{C:f|{\"s\": \"<|end|>\"}}Done.");
+        free(s);
+    }
+    tokenizer_close(t);
+}
+
 static void ids_are_the_same_for_a_seed(void **state)
 {
     static const char answer[] =
@@ -452,6 +495,7 @@ int main(void)
         cmocka_unit_test(harmony_messages_are_read),
         cmocka_unit_test(reasoning_is_split),
         cmocka_unit_test(marker_tokens_are_known_by_id),
+        cmocka_unit_test(harmony_is_read_from_ids),
         cmocka_unit_test(ids_are_the_same_for_a_seed),
         cmocka_unit_test(styles_are_recognised),
         cmocka_unit_test(prompts_tell_whether_reasoning_has_begun),

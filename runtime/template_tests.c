@@ -1,4 +1,4 @@
-/* template_test.c - Jinja's tests: what stands behind `is`, and what select() asks. */
+/* template_tests.c - Jinja's tests: what stands behind `is`, and what select() asks. */
 #include "template_eval.h"
 
 #include <math.h>
