@@ -80,7 +80,7 @@ struct schedule_plan {
     struct schedule_part *part; /* [max_seq] */
     int32_t n_part, n_row, n_decode, n_prefill;
     int32_t n_out;  /* rows whose logits are needed */
-    double prompts; /* prompts for each sequence beside them, at least 1 */
+    double prompts; /* how many times the rows of one prompt they may have together */
 };
 
 struct scheduler_options {

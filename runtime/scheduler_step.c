@@ -3,9 +3,10 @@
  * How many rows prompts may have beside running sequences is measured, not modelled: the cost
  * of a row depends on its place in its prompt and on how many experts its neighbours visit.
  * Steps without prompts are timed by number of sequences; what a step with prompts took above
- * that tells what a row takes, and with it how many rows `stretch` allows. Where more prompts
- * wait than sequences run, as at the beginning of a burst, the limit rises with their ratio:
- * few must not make many wait. And beside few sequences pieces do not become shorter than
+ * that tells what a row takes, and with it how many rows `stretch` allows. Where several
+ * prompts wait, as in a burst, that limit rises with half their number, or beside one sequence
+ * with their number: few must not make many wait, and seats whose prompts are not computed give
+ * no tokens. And beside few sequences pieces do not become shorter than
  * SHARED_ROWS divided by their number: a row there visits experts that nobody else does, and a
  * long prompt in pieces of one row would read all weights for each of its tokens. Every
  * MEASURE_EVERY such steps one leaves prompts out to measure again. */
@@ -89,7 +90,7 @@ static int32_t prefill_budget(struct scheduler *s, int32_t n_prompt)
     int32_t left = s->o.max_row - p->n_row;
     if (p->n_decode == 0 || s->o.stretch <= 0) return left;
     if (s->n_mixed >= MEASURE_EVERY || s->decode_us[bin_of(p->n_decode)] <= 0) return 0;
-    if (n_prompt > p->n_decode) p->prompts = (double)n_prompt / p->n_decode;
+    if (n_prompt > 2) p->prompts = (double)n_prompt / (double)min_i64(p->n_decode, 2);
     return (int32_t)min_i64(left, (int64_t)(s->chunk * p->prompts));
 }
 
