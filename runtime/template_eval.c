@@ -464,7 +464,11 @@ static pm_status filter_items(struct render *r, struct scope *scope, const struc
         TRY(scope_new(r, scope, &turn));
         TRY(assign(r, turn, node->a, (*item)[i]));
         TRY(evaluate(r, turn, node->c, &v));
-        if (value_true(&v)) TRY(items_add(r, &kept, (*item)[i]));
+        if (!value_true(&v)) continue;
+        v = (*item)[i];
+        /* What was unpacked for the filter is packed again, as a tuple. */
+        if (node->a->kind == NODE_TUPLE && v.kind == VALUE_LIST) v.kind = VALUE_TUPLE;
+        TRY(items_add(r, &kept, v));
     }
     *item = kept.item;
     *n = kept.n;

@@ -133,6 +133,7 @@ static pm_status filter_int(struct render *r, const struct call *c, struct value
     int64_t base;
     double real;
     (void)r;
+    if (v->kind == VALUE_UNDEFINED) return fail(PM_ERR_ARG, "int of an undefined value");
     TRY(want_int(&c->arg[1], "base", 10, &base));
     *out = given(&c->arg[0]) ? c->arg[0] : value_int(0);
     if (base != 0 && (base < 2 || base > 36))
@@ -156,6 +157,9 @@ static pm_status filter_float(struct render *r, const struct call *c, struct val
 {
     double real;
     (void)r;
+    if (c->self.kind == VALUE_UNDEFINED) {
+        return fail(PM_ERR_ARG, "float of an undefined value");
+    }
     if (to_real(&c->self, &real)) {
         *out = value_float(real);
         out->request = true;

@@ -179,12 +179,20 @@ static pm_status put_percent(struct render *r, struct percent *p, const char **a
     return put_field(r, &f, &v);
 }
 
+/* Python lets a value go unused if it has items but is no tuple. */
+static bool has_items(const struct value *v)
+{
+    return v->kind == VALUE_DICT || v->kind == VALUE_LIST || v->kind == VALUE_RANGE ||
+           v->kind == VALUE_UNDEFINED;
+}
+
 pm_status format_percent(struct render *r, const struct value *text, const struct value *value,
                          struct value *out)
 {
     const char *byte = text->text.byte, *at = byte, *end = byte + text->text.n;
     struct percent p = {.values = value};
     size_t start = r->n;
+    bool left;
     while (at < end) {
         const char *sign = memchr(at, '%', (size_t)(end - at));
         TRY(put_slice(r, text, (size_t)(at - byte), (size_t)((sign ? sign : end) - byte)));
@@ -192,9 +200,8 @@ pm_status format_percent(struct render *r, const struct value *text, const struc
         at = sign + 1;
         TRY(put_percent(r, &p, &at, end));
     }
-    if (value->kind == VALUE_TUPLE
-            ? p.used < value->list.n
-            : p.used == 0 && value->kind != VALUE_DICT && value->kind != VALUE_LIST) {
+    left = value->kind == VALUE_TUPLE ? p.used < value->list.n : p.used == 0;
+    if (left && !has_items(value)) {
         return fail(PM_ERR_ARG, "more values than a format takes");
     }
     return text_made(r, start, out);
