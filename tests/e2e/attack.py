@@ -338,6 +338,7 @@ def quantile(values, q):
 def run_attacks(server, full, seed):
     """All at once while good clients stream; (problems, statistics)."""
     want = [joined(list(stream(server.port, body, GOOD_KEY))) for body in GOOD]
+    preempted = server.metrics()["num_preemptions_total"]
     clients = [Good(server.port, body, w) for body, w in zip(GOOD, want)]
     hold, out, problems, idlers, rest = multiprocessing.Event(), multiprocessing.Queue(), [], [], []
     for i, (function, short, long, waits) in enumerate(ATTACKS):
@@ -367,6 +368,7 @@ def run_attacks(server, full, seed):
         p.join()
     gaps, first = [g for c in clients for g in c.gaps], [f for c in clients for f in c.first]
     return problems, {"good_requests": sum(c.n for c in clients), "descriptors_at_the_end": held,
+                      "preemptions": server.metrics()["num_preemptions_total"] - preempted,
                       "ttft_p99_s": quantile(first, 0.99), "gap_p50_s": quantile(gaps, 0.5), "gap_p99_s": quantile(gaps, 0.99),
                       "gap_max_s": max(gaps, default=0)}
 
