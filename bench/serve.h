@@ -45,6 +45,8 @@ struct serve_stream {
     struct serve_sample sample;
     struct event_stream events;
     int64_t now_us, chunk_us;
+    char refusal[512]; /* [n_refusal] the begin of an answer that is not 200 */
+    size_t n_refusal;
     bool chat, plain, done, has_usage, has_choice; /* plain: the answer is no stream */
 };
 
@@ -62,6 +64,7 @@ struct serve_run {
     double cpu_s; /* this process, meanwhile */
     /* the server, as it tells itself; "" where it does not */
     char model[256], version[128];
+    char said[512];                     /* the first refusal's body; "": there was none */
     double prefix_queries, prefix_hits; /* tokens, from its metrics; -1: not told */
 };
 

@@ -51,6 +51,10 @@ void serve_print_table(const struct serve_report *r, const struct serve_run *run
     for (int i = 0; i < r->n_error; i++) {
         printf("  %-30s %12lld\n", r->error[i].text, (long long)r->error[i].n);
     }
+    if (*run->said) {
+        char text[JSON_EXCERPT];
+        printf("  the first refusal: %s\n", json_excerpt(text, run->said, strlen(run->said)));
+    }
     print_count("duration", r->duration_s, "s");
     print_count("input tokens", (double)r->n_input, "");
     print_count("output tokens", (double)r->n_output, "");
@@ -167,6 +171,7 @@ static void put_totals(struct json_out *o, const struct serve_report *r,
         json_put(o, ": %lld", (long long)r->error[i].n);
     }
     json_put(o, "}");
+    if (*run->said) put_text(o, "first_refusal", run->said);
     put_number(o, "total_input_tokens", (double)r->n_input);
     put_number(o, "total_output_tokens", (double)r->n_output);
     put_bool(o, "output_tokens_from_usage", !r->counted);

@@ -73,6 +73,9 @@ static void on_end(void *arg, const struct http_response *answer, const char *er
     struct run *r = f->run;
     serve_stream_end(&f->stream, answer, error);
     r->n_flight--;
+    if (!*r->out->said) {
+        memcpy(r->out->said, f->stream.refusal, sizeof r->out->said);
+    }
     if (answer->status == 0) r->not_before_us = now_us() + BACK_OFF_US;
     keep(r, &f->stream.sample);
     free(f);

@@ -84,6 +84,11 @@ static void take_event(void *arg, const char *data, size_t n)
 void serve_stream_body(struct serve_stream *s, const struct http_response *r, const char *data,
                        size_t n)
 {
+    if (r->status != 200) {
+        size_t room = sizeof s->refusal - 1 - s->n_refusal;
+        memcpy(s->refusal + s->n_refusal, data, n < room ? n : room);
+        s->n_refusal += n < room ? n : room;
+    }
     if (s->plain || r->status != 200 || !r->event_stream) return;
     s->now_us = now_us();
     if (event_stream_feed(&s->events, data, n, take_event, s) != PM_OK) {

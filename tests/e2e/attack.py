@@ -1,7 +1,7 @@
 """Hostile clients by the thousand while good ones stream: python3 attack.py PROGRAM MODEL [--full]
 
 The good clients must get the tokens that they get alone, bit by bit with their log-probabilities,
-without long gaps. Each attack has stated outcomes (a 4xx or a closed connection, never a second
+without long gaps. They have a key of their own, and so a share of the engine; the attackers have another. Each attack has stated outcomes (a 4xx or a closed connection, never a second
 answer to one request). Afterwards the server is as before: no request, no block of the cache, no
 descriptor and no memory is held. At last it runs out of descriptors, recovers, and ends in order.
 
@@ -18,13 +18,24 @@ import sys
 import threading
 import time
 
-from served import Server, connect, request, reset, statuses, stream, talk, talk_many
+import served
+from served import Server, connect, reset, statuses, stream, talk, talk_many
 
 PROMPT = "/v1/completions"
+GOOD_KEY, BAD_KEY = "good", "bad"
+KEY = f"Authorization: Bearer {BAD_KEY}\r\n"
+GET = f"GET /version HTTP/1.1\r\nHost: x\r\n{KEY}".encode()
+POST = f"POST {PROMPT} HTTP/1.1\r\nHost: x\r\n{KEY}Content-Type: application/json\r\n".encode()
 MAX_GROWTH_KB = 96 << 10  # bodies of 8 MiB at once in the heaps of several threads
 GOOD = [{"prompt": text, "max_tokens": 120, "temperature": 0.7, "seed": 11 + i, "logprobs": 2, "ignore_eos": True}
         for i, text in enumerate(["def add(a, b):", "The license", "import os\n", "int main(void)"])]
 LONG = {"prompt": "x = 1\n", "max_tokens": 3000, "temperature": 0.9, "ignore_eos": True, "stream": True}
+
+
+def request(method, path, body=None, headers=""):
+    return served.request(method, path, body, KEY + headers)
+
+
 SECOND = request("GET", "/version")  # what a smuggled request would get answered
 
 
@@ -48,7 +59,7 @@ class Good(threading.Thread):
     def run(self):
         while not self.stopped and len(self.problems) < 5:
             try:
-                events = list(stream(self.port, self.body))
+                events = list(stream(self.port, self.body, GOOD_KEY))
             except Exception as e:
                 self.problems.append(f"a good client failed: {e!r}")
                 continue
@@ -119,51 +130,47 @@ def slow_readers(port, n, r, hold):
 def oversize(port, n, r, hold):
     big = b"a" * 100000
     cases = [
-        ("a long header", b"GET /version HTTP/1.1\r\nHost: x\r\nX: " + big + b"\r\n\r\n"),
+        ("a long header", GET + b"X: " + big + b"\r\n\r\n"),
         ("a long path", b"GET /" + big + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
-        ("many headers", b"GET /version HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20000 + b"\r\n"),
+        ("many headers", GET + b"X: y\r\n" * 20000 + b"\r\n"),
         ("a long method", big + b" / HTTP/1.1\r\nHost: x\r\n\r\n"),
-        ("a huge length", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                          b"Content-Length: 1000000000000\r\n\r\n{"),
-        ("a length beyond 64 bits", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                                    b"Content-Length: 99999999999999999999999\r\n\r\n{"),
+        ("a huge length", POST + b"Content-Length: 1000000000000\r\n\r\n{"),
+        ("a length beyond 64 bits", POST + b"Content-Length: 99999999999999999999999\r\n\r\n{"),
         ("a body over the limit", request("POST", PROMPT, b" " * (9 << 20))),
-        ("chunks over the limit", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                                  b"Transfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 280),
+        ("chunks over the limit", POST + b"Transfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 280),
     ]
     return each(port, n, r, cases, "oversize", half_close=False)
 
 
 def smuggled(port, n, r, hold):
-    post = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     chunk = b"Transfer-Encoding: chunked\r\n"
     cases = [
-        ("both lengths", post + b"Content-Length: 5\r\n" + chunk + b"\r\n0\r\n\r\n" + SECOND),
-        ("both lengths, the other order", post + chunk + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + SECOND),
-        ("two lengths", post + b"Content-Length: 2\r\nContent-Length: 40\r\n\r\n{}" + SECOND),
-        ("two equal lengths", post + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}" + SECOND),
-        ("a list of lengths", post + b"Content-Length: 2, 40\r\n\r\n{}" + SECOND),
-        ("a negative length", post + b"Content-Length: -1\r\n\r\n{}" + SECOND),
-        ("a signed length", post + b"Content-Length: +2\r\n\r\n{}" + SECOND),
-        ("a hexadecimal length", post + b"Content-Length: 0x2\r\n\r\n{}" + SECOND),
-        ("a length with a blank inside", post + b"Content-Length: 2 2\r\n\r\n{}" + SECOND),
-        ("an empty length", post + b"Content-Length: \r\n\r\n{}" + SECOND),
-        ("an odd encoding", post + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SECOND),
-        ("two encodings", post + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + SECOND),
-        ("an encoding twice", post + chunk + chunk + b"\r\n0\r\n\r\n" + SECOND),
-        ("a blank before the colon", post + b"Transfer-Encoding : chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + SECOND),
-        ("a folded encoding", post + b"Content-Length: 5\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + SECOND),
-        ("a fold that hides a length", post + b"X: y\r\n Content-Length: 40\r\nContent-Length: 2\r\n\r\n{}" + SECOND),
-        ("a tab in an encoding", post + b"Transfer-Encoding:\tchunked\x0b\r\n\r\n0\r\n\r\n" + SECOND),
-        ("a body with GET", b"GET /version HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n" + SECOND),
-        ("a chunk size that is no number", post + chunk + b"\r\nzz\r\n{}\r\n0\r\n\r\n" + SECOND),
-        ("a negative chunk", post + chunk + b"\r\n-2\r\n{}\r\n0\r\n\r\n" + SECOND),
-        ("a chunk beyond 64 bits", post + chunk + b"\r\nfffffffffffffffff2\r\n{}\r\n0\r\n\r\n" + SECOND),
-        ("a chunk longer than it says", post + chunk + b"\r\n1\r\n{}\r\n0\r\n\r\n" + SECOND),
-        ("a zero byte in a header", b"GET /version HTTP/1.1\r\nHost: x\r\nX: a\0b\r\nContent-Length: 40\r\n\r\n" + SECOND),
+        ("both lengths", POST + b"Content-Length: 5\r\n" + chunk + b"\r\n0\r\n\r\n" + SECOND),
+        ("both lengths, the other order", POST + chunk + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + SECOND),
+        ("two lengths", POST + b"Content-Length: 2\r\nContent-Length: 40\r\n\r\n{}" + SECOND),
+        ("two equal lengths", POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}" + SECOND),
+        ("a list of lengths", POST + b"Content-Length: 2, 40\r\n\r\n{}" + SECOND),
+        ("a negative length", POST + b"Content-Length: -1\r\n\r\n{}" + SECOND),
+        ("a signed length", POST + b"Content-Length: +2\r\n\r\n{}" + SECOND),
+        ("a hexadecimal length", POST + b"Content-Length: 0x2\r\n\r\n{}" + SECOND),
+        ("a length with a blank inside", POST + b"Content-Length: 2 2\r\n\r\n{}" + SECOND),
+        ("an empty length", POST + b"Content-Length: \r\n\r\n{}" + SECOND),
+        ("an odd encoding", POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SECOND),
+        ("two encodings", POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + SECOND),
+        ("an encoding twice", POST + chunk + chunk + b"\r\n0\r\n\r\n" + SECOND),
+        ("a blank before the colon", POST + b"Transfer-Encoding : chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + SECOND),
+        ("a folded encoding", POST + b"Content-Length: 5\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + SECOND),
+        ("a fold that hides a length", POST + b"X: y\r\n Content-Length: 40\r\nContent-Length: 2\r\n\r\n{}" + SECOND),
+        ("a tab in an encoding", POST + b"Transfer-Encoding:\tchunked\x0b\r\n\r\n0\r\n\r\n" + SECOND),
+        ("a body with GET", GET + b"Content-Length: 40\r\n\r\n" + SECOND),
+        ("a chunk size that is no number", POST + chunk + b"\r\nzz\r\n{}\r\n0\r\n\r\n" + SECOND),
+        ("a negative chunk", POST + chunk + b"\r\n-2\r\n{}\r\n0\r\n\r\n" + SECOND),
+        ("a chunk beyond 64 bits", POST + chunk + b"\r\nfffffffffffffffff2\r\n{}\r\n0\r\n\r\n" + SECOND),
+        ("a chunk longer than it says", POST + chunk + b"\r\n1\r\n{}\r\n0\r\n\r\n" + SECOND),
+        ("a zero byte in a header", GET + b"X: a\0b\r\nContent-Length: 40\r\n\r\n" + SECOND),
         ("no version", b"GET /version\r\n\r\n" + SECOND),
         ("version 2", b"GET /version HTTP/2.0\r\nHost: x\r\n\r\n" + SECOND),
-        ("a line without a colon", b"GET /version HTTP/1.1\r\nHost: x\r\njunk\r\n\r\n" + SECOND),
+        ("a line without a colon", GET + b"junk\r\n\r\n" + SECOND),
     ]
     return each(port, n, r, cases, "smuggled")
 
@@ -253,14 +260,14 @@ def malformed(port, n, r, hold):
     """Bodies that are no request: a 4xx with an error object, on a connection that goes on."""
     import http.client
     problems = []
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     for i in range(max(n, 2 * len(BAD_JSON))):
         path = (PROMPT, "/v1/chat/completions", "/tokenize", "/detokenize", "/apply-template")[i % 5 if i >= len(BAD_JSON) else 0]
         body = BAD_JSON[i % len(BAD_JSON)]
         if i >= 2 * len(BAD_JSON):
             body = mutated(r)
         try:
-            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            connection.request("POST", path, body, {"Content-Type": "application/json", "Authorization": f"Bearer {BAD_KEY}"})
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException) as e:
@@ -330,7 +337,8 @@ def quantile(values, q):
 
 def run_attacks(server, full, seed):
     """All at once while good clients stream; (problems, statistics)."""
-    want = [joined(list(stream(server.port, body))) for body in GOOD]
+    want = [joined(list(stream(server.port, body, GOOD_KEY))) for body in GOOD]
+    preempted = server.metrics()["num_preemptions_total"]
     clients = [Good(server.port, body, w) for body, w in zip(GOOD, want)]
     hold, out, problems, idlers, rest = multiprocessing.Event(), multiprocessing.Queue(), [], [], []
     for i, (function, short, long, waits) in enumerate(ATTACKS):
@@ -360,6 +368,7 @@ def run_attacks(server, full, seed):
         p.join()
     gaps, first = [g for c in clients for g in c.gaps], [f for c in clients for f in c.first]
     return problems, {"good_requests": sum(c.n for c in clients), "descriptors_at_the_end": held,
+                      "preemptions": server.metrics()["num_preemptions_total"] - preempted,
                       "ttft_p99_s": quantile(first, 0.99), "gap_p50_s": quantile(gaps, 0.5), "gap_p99_s": quantile(gaps, 0.99),
                       "gap_max_s": max(gaps, default=0)}
 
@@ -380,9 +389,9 @@ def out_of_descriptors(server):
     """No more descriptors: who is connected goes on; when there are some again, so does the rest."""
     problems, sockets = [], []
     before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    want = joined(list(stream(server.port, GOOD[0])))
+    want = joined(list(stream(server.port, GOOD[0], GOOD_KEY)))
     good = Good(server.port, {**GOOD[0]}, want)
-    running = stream(server.port, {**GOOD[1], "max_tokens": 400})
+    running = stream(server.port, {**GOOD[1], "max_tokens": 400}, GOOD_KEY)
     next(running)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptors() + 4, before[1]))
     for _ in range(60):
@@ -426,7 +435,7 @@ def main():
     args = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     problems, rss = [], []
-    with Server(args.program, args.model) as server:
+    with Server(args.program, args.model, "--api-key", GOOD_KEY, "--api-key", BAD_KEY, key=GOOD_KEY) as server:
         server.fill_cache()
         server.wait_idle()
         rss.append(server.rss_kb())

@@ -170,6 +170,7 @@ def faults(server):
     r = bench("--model", "busy", "-n", "9", "--output-len", "1")
     check(r["errors_by_kind"] == {"HTTP 429": 3} and r["completed"] == 6, f"429: {r['errors_by_kind']}")
     check(r["errors"].count("HTTP 429") == 3, "errors by request")
+    check(r["first_refusal"] == '{"error": {"message": "full"}}', "what a refusal says")
     r = bench("--model", "cut", "-n", "4", "--output-len", "4")
     check(r["errors_by_kind"] == {"closed in an answer": 2}, f"cut: {r['errors_by_kind']}")
     check(r["total_output_tokens"] == 8, "failed requests count no tokens")

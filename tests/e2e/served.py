@@ -13,11 +13,12 @@ import server
 
 
 class Server(server.Server):
-    """A server with all its threads, whose use of the machine can be seen."""
+    """A server with all its threads, whose use of the machine can be seen. key: one it asks with."""
 
-    def __init__(self, program, model, *options):
+    def __init__(self, program, model, *options, key=None):
         super().__init__(program, model, "-t", str(os.cpu_count()), *options)
         self.pid = self.process.pid
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
@@ -37,7 +38,7 @@ class Server(server.Server):
     def metrics(self):
         """The sums of samples by name without prefix and labels."""
         sums = {}
-        for line in self.ask("GET", "/metrics")[2].decode().splitlines():
+        for line in self.ask("GET", "/metrics", headers=self.headers)[2].decode().splitlines():
             found = re.match(r"polymath:(\w+)(?:\{.*\})? (\S+)$", line)
             if found:
                 sums[found.group(1)] = sums.get(found.group(1), 0) + float(found.group(2))
@@ -59,7 +60,8 @@ class Server(server.Server):
         """Touches every block of the cache, so that memory which grows from now on is not the cache's."""
         m = self.metrics()
         for i in range(int(m["kv_cache_blocks"]) // 32 + 2):
-            self.post("/v1/completions", {"prompt": [256 + (i * 7 + j * 13) % 700 for j in range(512)], "max_tokens": 1})
+            self.ask("POST", "/v1/completions", {"prompt": [256 + (i * 7 + j * 13) % 700 for j in range(512)], "max_tokens": 1},
+                     self.headers)
 
 
 def request(method, path, body=None, headers=""):
@@ -147,12 +149,13 @@ def statuses(data):
     return [int(x) for x in re.findall(rb"HTTP/1\.1 (\d{3})", data or b"")]
 
 
-def stream(port, body, path="/v1/completions", timeout=120):
+def stream(port, body, key=None, timeout=120):
     """Yields (seconds since sending, event as text) of a streamed answer; raises on any other."""
     start = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
-        connection.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        connection.request("POST", "/v1/completions", json.dumps({**body, "stream": True}), headers)
         answer = connection.getresponse()
         if answer.status != 200:
             raise RuntimeError(f"status {answer.status}: {answer.read(300)}")

@@ -9,6 +9,7 @@ memory in the second half not above the first half by more than noise.
 import argparse
 import json
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -91,6 +92,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     problems, samples = [], []
+    version = subprocess.run([args.program, "--version"], capture_output=True, text=True).stdout.strip()
+    print(json.dumps({"version": version, "minutes": args.minutes, "clients": args.clients, "seed": args.seed}), flush=True)
     with Server(args.program, args.model) as server:
         server.fill_cache()
         server.wait_idle()
