@@ -17,7 +17,7 @@
 #include "bench/bench.h"
 #include "bench/stats.h"
 #include "moe/json.h"
-#include "runtime/engine.h"
+#include "runtime/engine/engine.h"
 
 enum { MAX_LIST = 16, MAX_SEATS = 1024 };
 

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/engine_inside.h"
+#include "runtime/engine/engine_inside.h"
 
 pm_status engine_batch_open(struct engine_batch *b, const struct model *m)
 {

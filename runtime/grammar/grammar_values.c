@@ -6,7 +6,7 @@
 
 #include "grammar_regex.h"
 #include "grammar_schema.h"
-#include "unicode.h"
+#include "runtime/text/unicode.h"
 
 enum { MAX_VALUE_STATES = 1 << 16, MAX_BRANCHES = 256, MAX_PAIRS = 1 << 20 };
 

@@ -7,7 +7,7 @@
  * compute it once. */
 #include <string.h>
 
-#include "runtime/scheduler_inside.h"
+#include "runtime/engine/scheduler_inside.h"
 
 /* The last block first, so that the end of a prompt is reused before its beginning. */
 void schedule_drop_blocks(struct scheduler *s, struct schedule_request *r)

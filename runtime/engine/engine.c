@@ -11,7 +11,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "runtime/engine_inside.h"
+#include "runtime/engine/engine_inside.h"
 #include "runtime/options.h"
 
 static pm_status kv_type(int *out, const char *name)

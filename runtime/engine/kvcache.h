@@ -10,7 +10,7 @@
 #define RUNTIME_KVCACHE_H
 
 #include "kernels/base.h"
-#include "runtime/siphash.h"
+#include "runtime/engine/siphash.h"
 
 /* The list of free blocks ends in both directions at entry n_block. */
 struct kvcache_block {

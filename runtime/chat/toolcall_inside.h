@@ -2,8 +2,8 @@
 #ifndef RUNTIME_TOOLCALL_INSIDE_H
 #define RUNTIME_TOOLCALL_INSIDE_H
 
+#include "runtime/text/unicode.h"
 #include "toolcall.h"
-#include "unicode.h"
 
 struct parsed_call {
     struct text name, arguments, id; /* id.n = 0: the model gave none */

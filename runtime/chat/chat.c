@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "unicode.h"
+#include "runtime/text/unicode.h"
 
 enum { MAX_CONFIG_BYTES = 64 << 20, MAX_TOKENS = 32, MAX_VARIABLES = 128, PATH_BYTES = 4096 };
 

@@ -30,7 +30,7 @@
 #ifndef RUNTIME_GRAMMAR_H
 #define RUNTIME_GRAMMAR_H
 
-#include "tokenizer.h"
+#include "runtime/text/tokenizer.h"
 
 enum { GRAMMAR_MAX_DEPTH = 64, GRAMMAR_MAX_BYTES = 1 << 18 };
 

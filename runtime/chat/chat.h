@@ -2,8 +2,8 @@
 #ifndef RUNTIME_CHAT_H
 #define RUNTIME_CHAT_H
 
+#include "runtime/text/tokenizer.h"
 #include "template.h"
-#include "tokenizer.h"
 
 struct chat; /* not changed after it is opened: shared by threads */
 

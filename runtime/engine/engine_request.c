@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/engine_inside.h"
+#include "runtime/engine/engine_inside.h"
 
 void pm_params_init(pm_params *p)
 {

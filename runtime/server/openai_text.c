@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "openai_inside.h"
-#include "runtime/engine.h"
+#include "runtime/engine/engine.h"
 #include "server_inside.h"
 
 enum { MAX_GENERATION_CONFIG = 1 << 20 };

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/scheduler_inside.h"
+#include "runtime/engine/scheduler_inside.h"
 
 enum {
     QUANTUM = 512,   /* tokens of a key's turn */

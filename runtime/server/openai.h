@@ -7,7 +7,7 @@
 #define RUNTIME_OPENAI_H
 
 #include "moe/json.h"
-#include "toolcall.h"
+#include "runtime/chat/toolcall.h"
 
 enum {
     OPENAI_MAX_STOP = 16,

@@ -1,5 +1,5 @@
-/* page.h - the server's page, one file without external parts, made from runtime/page/ when the
- * program is built. */
+/* page.h - the server's page, one file without external parts, made from runtime/server/page/
+ * when the program is built. */
 #ifndef RUNTIME_PAGE_H
 #define RUNTIME_PAGE_H
 

@@ -6,7 +6,7 @@
 #define RUNTIME_SERVER_AUTH_H
 
 #include "kernels/base.h"
-#include "siphash.h"
+#include "runtime/engine/siphash.h"
 
 enum { MAX_API_KEY = 1024, MAX_KEY_BYTES = 1024 };
 

@@ -10,7 +10,7 @@
  * SHARED_ROWS divided by their number: a row there visits experts that nobody else does, and a
  * long prompt in pieces of one row would read all weights for each of its tokens. Every
  * MEASURE_EVERY such steps one leaves prompts out to measure again. */
-#include "runtime/scheduler_inside.h"
+#include "runtime/engine/scheduler_inside.h"
 
 enum {
     MEASURE_EVERY = 64,

@@ -7,8 +7,8 @@
 #ifndef RUNTIME_TEMPLATE_VALUE_H
 #define RUNTIME_TEMPLATE_VALUE_H
 
+#include "runtime/text/unicode.h"
 #include "template.h"
-#include "unicode.h"
 
 /* Memory that is given back all at once. */
 struct arena {

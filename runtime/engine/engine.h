@@ -3,7 +3,7 @@
 #define RUNTIME_ENGINE_H
 
 #include "moe/model.h"
-#include "runtime/tokenizer.h"
+#include "runtime/text/tokenizer.h"
 
 struct pm_options;
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "unicode.h"
+#include "runtime/text/unicode.h"
 
 enum {
     MAX_CHARACTER = 0x10ffff,

@@ -5,7 +5,7 @@
 
 #include "moe/json.h"
 
-#include "marked_text.h"
+#include "runtime/text/marked_text.h"
 
 struct template; /* not changed after it is made: shared by threads */
 

@@ -2,7 +2,7 @@
 #ifndef RUNTIME_SCHEDULER_INSIDE_H
 #define RUNTIME_SCHEDULER_INSIDE_H
 
-#include "runtime/scheduler.h"
+#include "runtime/engine/scheduler.h"
 
 enum { BLOCK = 16 };
 

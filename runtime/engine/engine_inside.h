@@ -8,8 +8,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "runtime/engine.h"
-#include "runtime/request.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/request.h"
 
 /* The arrays of struct batch, for the largest step. */
 struct engine_batch {

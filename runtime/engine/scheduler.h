@@ -23,7 +23,7 @@
 #ifndef RUNTIME_SCHEDULER_H
 #define RUNTIME_SCHEDULER_H
 
-#include "runtime/kvcache.h"
+#include "runtime/engine/kvcache.h"
 
 enum schedule_state { SCHEDULE_NONE, SCHEDULE_WAITING, SCHEDULE_RUNNING };
 

@@ -5,10 +5,10 @@
 #ifndef RUNTIME_REQUEST_H
 #define RUNTIME_REQUEST_H
 
-#include "runtime/grammar.h"
-#include "runtime/sampling.h"
-#include "runtime/scheduler.h"
-#include "runtime/tokenizer.h"
+#include "runtime/engine/sampling.h"
+#include "runtime/engine/scheduler.h"
+#include "runtime/grammar/grammar.h"
+#include "runtime/text/tokenizer.h"
 
 /* Logits [V] of the row at `position` of the prompt. */
 typedef void request_row(void *arg, int32_t position, const float *logits);

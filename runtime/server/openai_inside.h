@@ -2,9 +2,9 @@
 #ifndef RUNTIME_OPENAI_INSIDE_H
 #define RUNTIME_OPENAI_INSIDE_H
 
-#include "chat.h"
 #include "generation.h"
 #include "openai.h"
+#include "runtime/chat/chat.h"
 
 struct openai {
     pm_engine *engine;
