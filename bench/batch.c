@@ -17,7 +17,7 @@
 #include "bench/bench.h"
 #include "bench/stats.h"
 #include "moe/json.h"
-#include "runtime/engine.h"
+#include "runtime/engine/engine.h"
 
 enum { MAX_LIST = 16, MAX_SEATS = 1024 };
 
@@ -191,6 +191,7 @@ static pm_status run_row(const struct setting *s, struct pm_options *o, struct r
 {
     int tokens = (s->prompt + s->generate + 15) / 16 * 16 + 16;
     struct row warm = {.n_request = 1};
+    struct setting brief = *s; /* of the request that warms up */
     pm_engine *e;
     pm_status status;
     o->max_seqs = r->seats + (s->intruder > 0);
@@ -198,7 +199,8 @@ static pm_status run_row(const struct setting *s, struct pm_options *o, struct r
     if (o->max_queue < r->n_request) o->max_queue = r->n_request;
     TRY(pm_engine_open(&e, s->model, o));
     model_touch(engine_model(e));
-    status = run_clients(e, s, &warm);
+    brief.generate = (int)min_i64(s->generate, 16);
+    status = run_clients(e, &brief, &warm);
     if (status == PM_OK && s->intruder) {
         r->stats = warm.stats;
         status = run_intruder(e, s, r);

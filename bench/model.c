@@ -22,7 +22,7 @@
 #include "moe/json.h"
 #include "moe/synth.h"
 #include "moe/weights.h"
-#include "runtime/sequence.h"
+#include "runtime/engine/sequence.h"
 
 enum { MAX_LIST = 32, MAX_REPEAT = 1000 };
 

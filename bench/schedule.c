@@ -15,7 +15,7 @@
 #include "bench/bench.h"
 #include "bench/schedule.h"
 #include "bench/stats.h"
-#include "runtime/scheduler.h"
+#include "runtime/engine/scheduler.h"
 
 struct cost {
     double step, sequence, row, cache; /* us */

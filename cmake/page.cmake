@@ -1,7 +1,7 @@
-# Joins runtime/page/{index.html,page.css,page.js} to one page and writes it as C, together with
-# the content security policy that allows this page's own style and script and nothing else.
+# Joins runtime/server/page/{index.html,page.css,page.js} to one page and writes it as C, with the
+# content security policy that allows this page's own style and script and nothing else.
 #
-#   cmake -DFOLDER=runtime/page -DOUT=page.c -P cmake/page.cmake
+#   cmake -DFOLDER=runtime/server/page -DOUT=page.c -P cmake/page.cmake
 
 # base64 of the SHA-256 of a text, as a policy names an inline script.
 function(policy_hash out text)
@@ -36,5 +36,5 @@ string(REGEX REPLACE "(................................)" "\\1\n" hex "${hex}")
 string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
 string(CONCAT policy "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; "
   "form-action 'none'; frame-ancestors 'none'; style-src ${style}; script-src ${script}")
-file(WRITE ${OUT} "#include \"runtime/page.h\"\n\nconst unsigned char page_html[] = {\n${bytes}};\n"
+file(WRITE ${OUT} "#include \"runtime/server/page.h\"\n\nconst unsigned char page_html[] = {\n${bytes}};\n"
   "const unsigned page_bytes = ${n};\nconst char page_policy[] = \"${policy}\";\n")

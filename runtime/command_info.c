@@ -8,7 +8,7 @@
 #include "moe/model.h"
 #include "moe/safetensors.h"
 #include "runtime/command.h"
-#include "runtime/engine.h"
+#include "runtime/engine/engine.h"
 
 /* Bytes by data type and by what they are for. */
 enum role { ROLE_EXPERT, ROLE_MLP, ROLE_ATTENTION, ROLE_EMBEDDING, ROLE_OTHER, N_ROLE };

@@ -6,8 +6,8 @@
 
 #include "moe/synth.h"
 #include "runtime/command.h"
-#include "runtime/engine.h"
-#include "runtime/sequence.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/sequence.h"
 #include "runtime/trace.h"
 
 enum { MAX_TEXT = 1 << 28, BAR = 24 };

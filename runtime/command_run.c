@@ -8,7 +8,7 @@
 
 #include "moe/json.h"
 #include "runtime/command.h"
-#include "runtime/engine.h"
+#include "runtime/engine/engine.h"
 
 enum { MAX_PROMPT = 64 << 20 };
 

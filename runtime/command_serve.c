@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "runtime/command.h"
-#include "runtime/server.h"
+#include "runtime/server/server.h"
 
 /* Files that are not connections: the model's, the daemon's, spare. */
 enum { OTHER_FILES = 128, MAX_FLAG_KEYS = 64 };

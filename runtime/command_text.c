@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "runtime/command.h"
-#include "runtime/engine.h"
+#include "runtime/engine/engine.h"
 
 enum { MAX_TEXT = 1 << 30 };
 

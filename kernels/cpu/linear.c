@@ -403,7 +403,7 @@ struct task {
 static struct task find_task(const struct linear_call *call, int64_t number)
 {
     int64_t low = 0, high = call->n_part - 1;
-    struct task task = {NULL};
+    struct task task = {0};
     while (low < high) {
         int64_t middle = (low + high + 1) / 2;
         if (call->part[middle].first_task <= number) {

@@ -8,19 +8,19 @@
 #ifndef KERNELS_CUDA_LINEAR_WIDEN_CUH
 #define KERNELS_CUDA_LINEAR_WIDEN_CUH
 
+#include <string.h>
+
 #include "kernels/cuda/dtype.cuh"
 
 // Two products of BF16, each word holding two values.
 GPU_DEV uint32_t widen_mul(uint32_t a, uint32_t b)
 {
     __nv_bfloat162 x, y;
-    x = __halves2bfloat162(__ushort_as_bfloat16((uint16_t)a),
-                           __ushort_as_bfloat16((uint16_t)(a >> 16)));
-    y = __halves2bfloat162(__ushort_as_bfloat16((uint16_t)b),
-                           __ushort_as_bfloat16((uint16_t)(b >> 16)));
+    memcpy((void *)&x, &a, sizeof x);
+    memcpy((void *)&y, &b, sizeof y);
     x = __hmul2(x, y);
-    return __bfloat16_as_ushort(__low2bfloat16(x)) |
-           (uint32_t)__bfloat16_as_ushort(__high2bfloat16(x)) << 16;
+    memcpy(&a, &x, sizeof a);
+    return a;
 }
 
 // 2^(code - 127) as BF16, twice.
@@ -48,8 +48,8 @@ GPU_DEV void widen_e2m1(uint32_t (&out)[4], uint32_t codes, uint32_t scale)
     }
 }
 
-// Four codes of e4m3, the first in the lowest byte.
-GPU_DEV void widen_e4m3(uint32_t (&out)[2], uint32_t codes)
+// Four codes of e4m3, the first in the lowest byte; those that are no number become 480.
+GPU_DEV void widen_e4m3_numbers(uint32_t (&out)[2], uint32_t codes)
 {
     const uint32_t power = 0x7b807b80; // 2^120
 #pragma unroll
@@ -58,13 +58,27 @@ GPU_DEV void widen_e4m3(uint32_t (&out)[2], uint32_t codes)
             __byte_perm(codes, 0, half ? 0x3424 : 0x1404); // codes in the upper bytes
         out[half] = widen_mul((two & 0x80008000u) | (two >> 4 & 0x07f007f0u), power);
     }
-    // A byte of all ones below the sign is no number: 0x7f is the only such size to carry.
-    if (((codes & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u) {
+}
+
+// Not 0 where one of them is no number: 0x7f is the only size that carries into the sign.
+GPU_DEV uint32_t widen_e4m3_odd(uint32_t codes)
+{
+    return ((codes & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
+}
+
+// Makes those that are no number so.
+GPU_DEV void widen_e4m3_mend(uint32_t (&out)[2], uint32_t codes)
+{
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if ((codes >> (8 * i) & 0x7f) == 0x7f) out[i / 2] |= 0x7fffu << (16 * (i % 2));
-        }
+    for (int i = 0; i < 4; i++) {
+        if ((codes >> (8 * i) & 0x7f) == 0x7f) out[i / 2] |= 0x7fffu << (16 * (i % 2));
     }
+}
+
+GPU_DEV void widen_e4m3(uint32_t (&out)[2], uint32_t codes)
+{
+    widen_e4m3_numbers(out, codes);
+    if (widen_e4m3_odd(codes)) widen_e4m3_mend(out, codes);
 }
 
 #endif

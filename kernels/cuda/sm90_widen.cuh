@@ -17,9 +17,11 @@
 // Scales come straight from memory: those of MXFP4 a step ahead, those of F8_E4M3 are wanted at
 // the end of an atom only. In neither do rows need any alignment.
 //
-// Shared memory a k32 and atom: 8 (F8) loads of 2 bytes, or 2 (MXFP4) of 16 that four lanes
-// share, without bank conflicts; some 30 instructions a thread to widen 16 weights, beside two
-// wgmmas of N / 2 cycles each. Has not run on hardware yet.
+// Shared memory a group: 8 (F8) loads of 2 bytes, or 2 (MXFP4) of 16 that four lanes share,
+// without bank conflicts. In the machine code a group has some 75 (F8) or 60 instructions
+// beside two wgmmas of N / 2 cycles each: at most 27 or 17 bytes of weights a cycle and SM,
+// where memory brings 13; and with 96 or 128 rows less than half of what two warpgroups may
+// issue. Has not run on hardware yet.
 #ifndef KERNELS_CUDA_SM90_WIDEN_CUH
 #define KERNELS_CUDA_SM90_WIDEN_CUH
 
@@ -87,30 +89,38 @@ GPU_DEV void sm90_widen(uint32_t (&a)[2][4], const unsigned char *atom, int g,
 {
     int tid = (int)threadIdx.x % SM90_WARPGROUP, lane = tid % 32;
     int first = tid / 32 * 16 + lane / 4, at = lane % 4;
+    uint32_t out[2][2][2], codes[2][2], odd = 0; // [half][k16]
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int row = first + h * 8;
-        uint32_t out[4];
         if constexpr (TYPE == PM_MXFP4) {
             uint4 raw = *(const uint4 *)(atom + row * SM90_PANEL + g * 16);
             uint32_t pick = (uint32_t)(at | (at + 4) << 4); // byte `at` of two words
             uint32_t low = __byte_perm(raw.x, raw.y, pick),
-                     high = __byte_perm(raw.z, raw.w, pick);
-            widen_e2m1(out, __byte_perm(low, high, 0x5410), scale[h]);
+                     high = __byte_perm(raw.z, raw.w, pick), four[4];
+            widen_e2m1(four, __byte_perm(low, high, 0x5410), scale[h]);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                out[h][i / 2][i % 2] = four[i];
         } else {
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const unsigned char *from = atom + swizzle_128(row, (g * 2 + i) * 16 + at * 2);
                 uint32_t low = *(const uint16_t *)from, high = *(const uint16_t *)(from + 8);
-                uint32_t two[2];
-                widen_e4m3(two, low | high << 16);
-                out[i * 2] = two[0], out[i * 2 + 1] = two[1];
+                codes[h][i] = low | high << 16;
+                widen_e4m3_numbers(out[h][i], codes[h][i]);
+                odd |= widen_e4m3_odd(codes[h][i]);
             }
         }
+    }
+    if (__builtin_expect(odd != 0, 0)) { // never with MXFP4
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            a[i / 2][i % 2 * 2 + h] = out[i];
+            widen_e4m3_mend(out[i / 2][i % 2], codes[i / 2][i % 2]);
     }
+#pragma unroll
+    for (int i = 0; i < 8; i++) // [k16][8 k, half]
+        a[i / 4][i % 4] = out[i % 2][i / 4][i / 2 % 2];
 }
 
 // sum += factor of the row * part.

@@ -42,6 +42,7 @@ expect 0 'usage: polymath COMMAND' --help
 expect 0 'polymath [0-9]+\.[0-9]+\.[0-9]+ \(.+\)' --version
 expect 2 'unknown command "frobnicate"' frobnicate
 expect 0 'usage: polymath run' run --help
+expect 0 'usage: polymath serve MODEL' serve --help
 expect 2 'usage: polymath run' run
 expect 2 '--frobnicate: unknown option' run "$model" --frobnicate
 expect 2 'threads: found "many", wanted a whole number' run "$model" x --threads many

@@ -15,6 +15,8 @@ work=$1 only=${2:-} word=${3:-}
 mkdir -p "$work"
 work=$(CDPATH='' cd -- "$work" && pwd)
 tree=$work/tree
+exec 9>"$work/lock"
+flock -n 9 || { echo "planted.sh: another run uses $work" >&2; exit 2; }
 part=${PART:-0/1}
 missed=0 planted=0 seen=0
 # What is put back after a bug was built before, and so was the mutant in the run before this.

@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "runtime/server.h"
+#include "runtime/server/server.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

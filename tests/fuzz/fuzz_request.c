@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "runtime/openai.h"
+#include "runtime/server/openai.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "moe/json.h"
-#include "runtime/grammar.h"
+#include "runtime/grammar/grammar.h"
 #include "tests/runtime/schema_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/template.h"
-#include "runtime/unicode.h"
+#include "runtime/chat/template.h"
+#include "runtime/text/unicode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

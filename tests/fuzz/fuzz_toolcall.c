@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/toolcall.h"
-#include "runtime/unicode.h"
+#include "runtime/chat/toolcall.h"
+#include "runtime/text/unicode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -400,6 +400,32 @@ static void mxfp4_takes_every_scale(void **state)
     }
 }
 
+/* Every code of F8_E4M3, at every place of four, by each kernel; two codes are no number. */
+static void f8_takes_every_code(void **state)
+{
+    static const struct linear_plan mma = {LINEAR_MMA, 16, 8, "test"};
+    const struct linear_plan *plan[] = {NULL, &mma};
+    struct rig *rig = *state;
+    struct tensor w = rig_weights(rig, PM_F8_E4M3, 256, 128);
+    struct linear op = {.y = rig_matrix(rig, 4, 256), .x = rig_matrix(rig, 4, 128), .w = &w};
+    for (int c = 0; c < 256; c++) {
+        uint8_t *row = (uint8_t *)w.data + c * 128;
+        memset(row, 0, 128);
+        memset(row + 36, c, 4);
+    }
+    for (int i = 0; i < 4 * 128; i++)
+        rig_row(&op.x, i / 128)[i % 128] = i % 128 == 36 + i / 128;
+    for (int i = 0; i < 2; i++) {
+        run(rig, &op, plan[i], 0);
+        for (int c = 0; c < 4 * 256; c++) {
+            double want = oracle_value(&w, c % 256, 36);
+            float got = rig_row(&op.y, c / 256)[c % 256];
+            bool same = c % 128 == 127 ? got != got : got == (float)want;
+            if (!same) rig_fail("code %d: %g, wanted %g", c % 256, (double)got, want);
+        }
+    }
+}
+
 /* Values of x beyond F16 stay finite. */
 static void f16_saturates(void **state)
 {
@@ -499,6 +525,7 @@ int main(void)
         TEST(slices_share_their_scales),
         TEST(row_has_the_same_bits_in_any_batch),
         TEST(mxfp4_takes_every_scale),
+        TEST(f8_takes_every_code),
         TEST(f16_saturates),
         TEST(several_operations_share_x),
         TEST(refuses_what_kernels_cannot_reach),

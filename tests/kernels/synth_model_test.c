@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "moe/synth.h"
-#include "runtime/sequence.h"
+#include "runtime/engine/sequence.h"
 #include "tests/kernels/bench_run.h"
 #include "tests/oracle/rig.h"
 

@@ -16,7 +16,7 @@
 
 #include "moe/model.h"
 #include "moe/safetensors.h"
-#include "runtime/sequence.h"
+#include "runtime/engine/sequence.h"
 
 #define FAIL(...) (print_error(__VA_ARGS__), print_error("\n"), _fail(__FILE__, __LINE__))
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/chat.h"
+#include "runtime/chat/chat.h"
 
 #include <cmocka.h>
 #undef fail

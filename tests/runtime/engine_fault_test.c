@@ -194,8 +194,11 @@ static void a_stuck_device_is_seen_and_nobody_else_gets_stuck(void **state)
     }
     assert_int_equal(h[0].result.finish, PM_FINISH_CALLER);
     assert_int_equal(h[1].n, p.max_tokens);
-    pm_engine_stats(e, &s);
-    assert_true(s.step_age_us < 50000);
+    for (int i = 0; s.step_age_us; i++) { /* it becomes idle soon */
+        wait_ms(1);
+        pm_engine_stats(e, &s);
+        assert_true(i < 5000);
+    }
     nothing_held(e);
     pm_engine_close(e);
     free(h);

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 #undef fail /* cmocka's macro would hide ours */
 
-#include "runtime/engine_inside.h"
+#include "runtime/engine/engine_inside.h"
 
 #define FAIL(...) (print_error(__VA_ARGS__), print_error("\n"), _fail(__FILE__, __LINE__))
 #define OK(call)                                                                               \

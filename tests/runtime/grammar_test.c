@@ -14,7 +14,7 @@
 #include <time.h>
 
 #include "moe/json.h"
-#include "runtime/grammar.h"
+#include "runtime/grammar/grammar.h"
 #include "schema_check.h"
 
 #include <cmocka.h>

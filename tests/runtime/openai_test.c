@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/openai.h"
+#include "runtime/server/openai.h"
 
 #include <cmocka.h>
 #undef fail /* cmocka's macro would hide ours */

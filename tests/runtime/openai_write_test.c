@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/openai_inside.h"
-#include "runtime/server_inside.h"
+#include "runtime/server/openai_inside.h"
+#include "runtime/server/server_inside.h"
 
 #include <cmocka.h>
 #undef fail /* cmocka's macro would hide ours */

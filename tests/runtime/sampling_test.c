@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/sampling.h"
+#include "runtime/engine/sampling.h"
 
 #include <cmocka.h>
 #undef fail /* cmocka's macro would hide ours */

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 #undef fail /* cmocka's macro would hide ours */
 
-#include "runtime/scheduler.h"
+#include "runtime/engine/scheduler.h"
 
 #define FAIL(...) (print_error(__VA_ARGS__), print_error("\n"), _fail(__FILE__, __LINE__))
 

@@ -19,8 +19,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "runtime/engine.h"
-#include "runtime/server.h"
+#include "runtime/engine/engine.h"
+#include "runtime/server/server.h"
 
 #include <cmocka.h>
 #undef fail /* cmocka's macro would hide ours */

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/metrics.h"
-#include "runtime/server_auth.h"
-#include "runtime/server_work.h"
+#include "runtime/server/metrics.h"
+#include "runtime/server/server_auth.h"
+#include "runtime/server/server_work.h"
 
 #include <cmocka.h>
 #undef fail /* cmocka's macro would hide ours */

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "moe/json.h"
-#include "runtime/template.h"
+#include "runtime/chat/template.h"
 
 #include <cmocka.h>
 #undef fail

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "moe/json.h"
-#include "runtime/tokenizer.h"
+#include "runtime/text/tokenizer.h"
 
 #include <cmocka.h> /* last: its macro fail() hides the function */
 

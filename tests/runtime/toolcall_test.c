@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/toolcall.h"
+#include "runtime/chat/toolcall.h"
 
 #include <cmocka.h>
 #undef fail
