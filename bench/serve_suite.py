@@ -82,7 +82,7 @@ def median(rows, key):
 
 def overhead(s):
     """In process and over HTTP, in turns; c requests in flight, each of 128 + 128 tokens."""
-    repeats, rounds, rows = (1, 2, []) if s.quick else (5, 8, [])
+    repeats, rounds, rows = (1, 2, []) if s.quick else (5, 4, [])
     with Server(s.program, EMBEDDED) as server:
         s.serve(server, "-n", 2, "--input-len", 128, "--output-len", 128, "--ignore-eos")
         for repeat in range(repeats):
