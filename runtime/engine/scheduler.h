@@ -114,7 +114,7 @@ struct scheduler {
     struct schedule_plan plan;
     uint64_t turn;
     double decode_us[SCHEDULE_BINS]; /* 0: not measured */
-    double row_us;                   /* what a prompt's row adds to a step with others */
+    double more_us, more_rows;       /* what prompts' rows added to steps with others, fading */
     double chunk;                    /* prompt rows beside decode rows that keep the stretch */
     int32_t n_mixed;                 /* steps with prompts since the last without */
 };

@@ -19,6 +19,9 @@ enum {
     OLDEST_SHARE = 4  /* one part in so many is for the prompt that was seated first */
 };
 
+static const double FADE = 8; /* steps that a measurement counts */
+/* A step that takes so many times what it may was held up by others, and counts as no more. */
+static const double MOST_OVER = 2;
 static const double MOST_GROWTH = 1.25; /* of a piece, from step to step */
 /* Of what a step with prompts may take more, so much is aimed at: times vary, and few steps are
  * to be over. */
@@ -139,14 +142,17 @@ const struct schedule_plan *scheduler_plan(struct scheduler *s)
 /* A mean that follows. */
 static void follow(double *mean, double x)
 {
-    *mean = *mean > 0 ? *mean + (x - *mean) / 8 : x;
+    *mean = *mean > 0 ? *mean + (x - *mean) / FADE : x;
 }
 
-/* Learns from a step's time how many prompt rows the next may have beside others. */
+/* Learns from a step's time how many prompt rows the next may have beside others. What a row
+ * takes is the ratio of two sums, times and rows of the last steps: a busy machine's steps are
+ * now longer, now shorter, and the quotient of one step with a short piece would call a row
+ * dear that is not, which keeps pieces short. */
 static void learn(struct scheduler *s, double us)
 {
     const struct schedule_plan *p = &s->plan;
-    double *alone = &s->decode_us[bin_of(p->n_decode)], extra, next, least;
+    double *alone = &s->decode_us[bin_of(p->n_decode)], row_us, extra, next, least;
     bool cut_short;
     if (p->n_decode == 0) return;
     if (p->n_prefill == 0) {
@@ -156,12 +162,15 @@ static void learn(struct scheduler *s, double us)
     }
     s->n_mixed++;
     if (*alone <= 0) return;
-    follow(&s->row_us, us > *alone ? (us - *alone) / p->n_prefill : 0);
+    if (us > *alone * s->o.stretch * MOST_OVER) us = *alone * s->o.stretch * MOST_OVER;
+    s->more_us += us - *alone - s->more_us / FADE;
+    s->more_rows += p->n_prefill - s->more_rows / FADE;
+    row_us = s->more_us > 0 ? s->more_us / s->more_rows : 0;
     extra = *alone * (s->o.stretch - 1) * AIM;
     /* A piece under the limit says nothing of what a longer one would take. */
     cut_short = p->n_prefill < (int32_t)(s->chunk * p->prompts);
     next = cut_short ? s->chunk : s->chunk * MOST_GROWTH;
-    if (s->row_us * next > extra) next = extra / s->row_us;
+    if (row_us * next > extra) next = extra / row_us;
     least = (double)max_i64(LEAST_ROWS, SHARED_ROWS / p->n_decode);
     s->chunk = next < least ? least : next > s->o.max_row ? s->o.max_row : next;
 }

@@ -523,16 +523,32 @@ static void a_long_prompt_moves_on_among_short_ones(void **state)
     close_small(&t);
 }
 
-/* A step takes 1 ms, and 50 us for each row of a prompt: beside 8 sequences a prompt of 4,000
- * tokens may double the time of a step, and not more but for the first few. */
-static void a_long_prompt_does_not_slow_others_beyond_the_stretch(void **state)
+/* How a prompt of 4,000 tokens fares beside 8 sequences: steps, those over twice their time
+ * alone, those without the prompt. */
+struct passage {
+    int n_step, n_over, n_pure;
+};
+
+/* Each part that was sampled has its token. */
+static void give_tokens(struct small *t, const struct schedule_part *part, int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct schedule_request *r = part[i].request;
+        if (!part[i].sample) continue;
+        r->token[r->n_token++] = 9;
+        if (r->n_token > r->max_token) scheduler_end(&t->s, r);
+    }
+}
+
+/* A step takes 1 ms, and 50 us for each row of a prompt. On a busy machine it takes up to 80
+ * percent more or less, and one in eight ten times as long. */
+static struct passage pass_prompt(bool busy)
 {
     struct small t =
         open_small((struct scheduler_options){.max_row = 512, .max_seq = 16, .stretch = 2});
+    struct world w = {.random = 7};
     struct schedule_request *prompt;
-    int n_over = 0, n_pure = 0, n_step = 0;
-    int64_t sum = 0;
-    (void)state;
+    struct passage passage = {0};
     for (int i = 0; i < 8; i++) {
         add(&t, 10, 3000, 0, 0, 0);
     }
@@ -540,38 +556,48 @@ static void a_long_prompt_does_not_slow_others_beyond_the_stretch(void **state)
         run_step(&t, 1000);
     }
     prompt = add(&t, 4000, 1, 0, 0, 0);
-    for (; prompt->state != SCHEDULE_NONE; n_step++) {
+    for (; prompt->state != SCHEDULE_NONE; passage.n_step++) {
         /* What it costs is known once it is planned. */
-        int64_t us;
+        struct schedule_part part[MAX_LIVE];
         const struct schedule_plan *p;
+        int64_t us;
+        int n;
         scheduler_admit(&t.s, t.now);
         p = scheduler_plan(&t.s);
+        n = p->n_part;
         us = 1000 + 50 * p->n_prefill;
+        if (busy) us = below(&w, 8) ? us * (20 + below(&w, 161)) / 100 : us * 10;
         assert_int_equal(p->n_decode, 8);
-        n_over += us > 2100;
-        n_pure += p->n_prefill == 0;
-        sum += us;
+        passage.n_over += us > 2100;
+        passage.n_pure += p->n_prefill == 0;
         t.now += us;
-        {
-            struct schedule_part part[MAX_LIVE];
-            int n = p->n_part;
-            memcpy(part, p->part, (size_t)n * sizeof *part);
-            scheduler_done(&t.s, us);
-            for (int i = 0; i < n; i++) {
-                struct schedule_request *r = part[i].request;
-                if (!part[i].sample) continue;
-                r->token[r->n_token++] = 9;
-                if (r->n_token > r->max_token) scheduler_end(&t.s, r);
-            }
-        }
-        assert_true(n_step < 1000);
+        memcpy(part, p->part, (size_t)n * sizeof *part);
+        scheduler_done(&t.s, us);
+        give_tokens(&t, part, n);
+        assert_true(passage.n_step < 2900);
     }
-    assert_true(n_over <= n_step / 100 + 3);
-    assert_true(n_pure >=
-                n_step / 70); /* what a step without prompts takes is measured again */
-    /* And it is not starved: nearly all that the stretch allows is used. */
-    assert_true(n_step < 4000 / 20 * 3 / 2);
     close_small(&t);
+    return passage;
+}
+
+/* It may double the time of a step, and not more but for the first few; and nearly all that the
+ * stretch allows is used. What a step without prompts takes is measured again. */
+static void a_long_prompt_does_not_slow_others_beyond_the_stretch(void **state)
+{
+    struct passage p = pass_prompt(false);
+    (void)state;
+    assert_true(p.n_over <= p.n_step / 100 + 3);
+    assert_true(p.n_pure >= p.n_step / 70);
+    assert_true(p.n_step < 4000 / 20 * 3 / 2);
+}
+
+/* On a busy machine the time of a step says little about what a row took. */
+static void a_busy_machine_does_not_starve_a_long_prompt(void **state)
+{
+    struct passage p = pass_prompt(true);
+    (void)state;
+    print_message("%d steps\n", p.n_step);
+    assert_true(p.n_step < 4000 / 20 * 3);
 }
 
 /* Two keys that always want more, one with few long requests and many short ones the other. */
@@ -787,6 +813,7 @@ int main(void)
         cmocka_unit_test(decode_rows_go_first_and_prompts_share_the_rest),
         cmocka_unit_test(a_long_prompt_moves_on_among_short_ones),
         cmocka_unit_test(a_long_prompt_does_not_slow_others_beyond_the_stretch),
+        cmocka_unit_test(a_busy_machine_does_not_starve_a_long_prompt),
         cmocka_unit_test(keys_share_tokens_not_requests),
         cmocka_unit_test(answers_are_paid_like_prompts),
         cmocka_unit_test(a_flood_of_one_key_does_not_hold_up_another),
