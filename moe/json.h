@@ -80,7 +80,7 @@ void json_put(struct json_out *o, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* The path of v inside doc as text_config.layer_types[3], nothing for the root. */
 void json_put_path(struct json_out *o, const struct json_doc *doc, const json *v);
-/* As they are. */
+/* As they are; text may be NULL where n is 0. */
 void json_put_bytes(struct json_out *o, const char *text, size_t n);
 /* Quoted and escaped; each byte that is not UTF-8 becomes U+FFFD. */
 void json_put_string(struct json_out *o, const char *text, size_t n);

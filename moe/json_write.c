@@ -16,7 +16,7 @@ void json_put_bytes(struct json_out *o, const char *text, size_t n)
     if (o->status != PM_OK) return;
     o->status = grow_array(&o->text, &o->capacity, o->n + n + 1, 1);
     if (o->status != PM_OK) return;
-    memcpy(o->text + o->n, text, n);
+    if (n) memcpy(o->text + o->n, text, n); /* an empty text may be NULL */
     o->n += n;
     o->text[o->n] = 0;
 }

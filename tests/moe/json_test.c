@@ -528,9 +528,23 @@ static void written_bytes_that_are_not_utf8_are_replaced(void **state)
     free(o.text);
 }
 
+static void nothing_can_be_written(void **state)
+{
+    struct json_out o = {0};
+    (void)state;
+    json_put_bytes(&o, NULL, 0);
+    assert_int_equal(o.status, PM_OK);
+    assert_string_equal(o.text, "");
+    json_put_bytes(&o, "[]", 2);
+    json_put_bytes(&o, NULL, 0);
+    assert_string_equal(o.text, "[]");
+    free(o.text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_can_be_written),
         cmocka_unit_test(numbers_keep_their_spelling),
         cmocka_unit_test(parse_reads_every_type),
         cmocka_unit_test(a_root_may_be_any_value),
