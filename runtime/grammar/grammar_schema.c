@@ -110,6 +110,13 @@ static const struct {
     {"contentSchema", ANNOTATION},
 };
 
+const char *schema_keyword(int i, int *types)
+{
+    if (i < 0 || (size_t)i >= sizeof keywords / sizeof *keywords) return NULL;
+    *types = keywords[i].use;
+    return keywords[i].name;
+}
+
 bool same_text(const char *a, size_t n_a, const char *b, size_t n_b)
 {
     return n_a == n_b && (n_a == 0 || memcmp(a, b, n_a) == 0);

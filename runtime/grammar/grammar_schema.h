@@ -68,6 +68,9 @@ pm_status schema_start(struct schema *c, const struct view *view, uint32_t *star
 pm_status view_types(struct schema *c, const struct view *view, bool is_explicit, int *types);
 /* The value of a keyword in the first part that has it, or NULL. */
 const json *view_get(const struct view *view, const char *key);
+/* The i-th keyword that is known, NULL behind the last; *types: the types that it speaks of, or
+ * none (0 and less). */
+const char *schema_keyword(int i, int *types);
 
 /* The values of a view behind `start`, in grammar_types.c and grammar_values.c. */
 pm_status build_object(struct schema *c, const struct view *view, uint32_t start);

@@ -129,34 +129,10 @@ static bool is_listed(const json *list, const json *v, int *pairs)
 /* Beside listed values only keywords that choose among them by type and value are enforced. */
 static pm_status check_alone(const struct schema *c, const struct view *view, int types)
 {
-    static const struct {
-        const char *key;
-        int types;
-    } others[] = {{"properties", TYPE_OBJECT},
-                  {"required", TYPE_OBJECT},
-                  {"additionalProperties", TYPE_OBJECT},
-                  {"minProperties", TYPE_OBJECT},
-                  {"maxProperties", TYPE_OBJECT},
-                  {"items", TYPE_ARRAY},
-                  {"prefixItems", TYPE_ARRAY},
-                  {"minItems", TYPE_ARRAY},
-                  {"maxItems", TYPE_ARRAY},
-                  {"uniqueItems", TYPE_ARRAY},
-                  {"minLength", TYPE_STRING},
-                  {"maxLength", TYPE_STRING},
-                  {"pattern", TYPE_STRING},
-                  {"format", TYPE_STRING},
-                  {"minimum", TYPE_NUMBER},
-                  {"maximum", TYPE_NUMBER},
-                  {"exclusiveMinimum", TYPE_NUMBER},
-                  {"exclusiveMaximum", TYPE_NUMBER},
-                  {"multipleOf", TYPE_NUMBER}};
-    if (types & TYPE_INTEGER) types |= TYPE_NUMBER;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        const json *found = view_get(view, others[i].key);
-        if (found && (types & others[i].types)) {
-            return schema_fail(c, found, "not supported beside enum or const");
-        }
+    const char *key;
+    for (int i = 0, of; (key = schema_keyword(i, &of)) != NULL; i++) {
+        const json *found = of > 0 && (types & of) ? view_get(view, key) : NULL;
+        if (found) return schema_fail(c, found, "not supported beside enum or const");
     }
     return PM_OK;
 }
